@@ -1,0 +1,1 @@
+"""The paper's network and what surrounds it: fusion, mixture, losses, checkpoints."""

@@ -1,0 +1,1 @@
+"""Training: a manifest in, a model folder out (`run.py`), by stages (`loop.py`)."""

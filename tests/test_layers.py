@@ -19,7 +19,7 @@ LAYERS = (
     ("serve", "batch", "conformance"),
     ("report", "score", "train"),
     ("engines", "model", "augment"),
-    ("data", "features"),
+    ("data", "features", "inputs", "tables"),
     ("audio", "measure", "evaluate", "config", "rows"),
     ("records", "scales"),
     ("errors",),
@@ -31,7 +31,15 @@ SIDEWAYS = {
 }
 FACE = "the package's face"  # `voxpanel` itself, which imports everything lazily
 HEAVY = {"torch", "transformers", "scipy"}
-LIGHT_ROOMS = ("config", "errors", "evaluate", "records", "rows")  # for use without torch
+LIGHT_ROOMS = (
+    "config",
+    "errors",
+    "evaluate",
+    "inputs",
+    "records",
+    "rows",
+    "tables",
+)  # for use without torch
 ROOM_FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from voxpanel.errors import ConfigError
 
@@ -46,6 +53,8 @@ class FusionSettings(Settings):
     layer_centre, layer_width: where the weights start, as a share of the depth.
     statistics: what is pooled over frames.
     dim: width of the global vector.
+    test_dropout: how often training hides which listening test a rating is from, so
+        that the model can answer for none in particular.
     """
 
     layers: Literal["weighted", "last"] = "weighted"
@@ -55,18 +64,31 @@ class FusionSettings(Settings):
     fullband: bool = True
     dim: int = Field(128, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
+    test_dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class MixtureSettings(Settings):
-    """Experts and gate (eq. 1-2)."""
+    """Experts and gate (eq. 1-2).
+
+    residual: add the global vector to the experts' blend, so that what is linear in
+        it need not pass through an expert; the last of `hidden` is then its width.
+    """
 
     n_experts: int = Field(4, ge=1)
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[PositiveInt, ...] = Field((256, 128), min_length=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     gate_hidden: int = Field(64, ge=1)
     temperature: float = Field(1.0, gt=0)
     top_k: int | None = Field(None, ge=1)
     noise: bool = False
+    residual: bool = False
+
+    @model_validator(mode="after")
+    def check_top_k(self) -> "MixtureSettings":
+        """Refuse to keep more experts than there are."""
+        if self.top_k is not None and self.top_k > self.n_experts:
+            raise ValueError(f"top_k ({self.top_k}) cannot exceed n_experts ({self.n_experts})")
+        return self
 
 
 class LossSettings(Settings):
@@ -139,10 +161,15 @@ class ValidationSettings(Settings):
 
 
 class Config(Settings):
-    """All settings of a run."""
+    """All settings of a run.
+
+    start: a model (name, folder or hub id) whose weights training starts from; its
+        backbone, fusion and mixture have to be the same.
+    """
 
     name: str = "unnamed"
     seed: int = Field(0, ge=0)
+    start: str | None = None
     backbone: BackboneSettings = BackboneSettings()
     fusion: FusionSettings = FusionSettings()
     mixture: MixtureSettings | None = MixtureSettings()
@@ -156,6 +183,12 @@ class Config(Settings):
         """Refuse settings that exclude one another."""
         if self.backbone.name == "transformer" and not self.backbone.source:
             raise ValueError("backbone.source: the transformer needs a folder or a hub id")
+        mixture = self.mixture
+        if mixture and mixture.residual and mixture.hidden[-1] != self.fusion.dim:
+            raise ValueError(
+                f"mixture.residual: the experts' last width ({mixture.hidden[-1]}) must be "
+                f"fusion.dim ({self.fusion.dim})"
+            )
         if self.backbone.fine_tune and self.validation.members > 1:
             raise ValueError("validation.members: a fine-tuned encoder has one member")
         return self

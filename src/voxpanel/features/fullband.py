@@ -4,6 +4,10 @@ A log-mel spectrum on one axis of 0-24 kHz, taken at the file's own rate, so tha
 the same sound gives the same numbers at any rate that can carry it. Where a file
 has no content, above its Nyquist frequency or above a band limit, its bands
 are at the floor. Levels are relative to the clip's own, so gain does not matter.
+
+A head reads the bands from 7 kHz up. Those below repeat what the encoder hears, and
+with a few hundred ratings they teach it speakers and rooms instead of quality: on
+speech at 16 kHz they cost accuracy (`docs/decisions/full-band.md`).
 """
 
 import numpy as np
@@ -19,11 +23,12 @@ HOP_S = 0.010
 FLOOR_DB = -60.0
 REFERENCE_HZ = 7_000  # the clip's own level is that of its louder frames below this
 BLOCK_FRAMES = 4096
-DIM = 2 * N_BANDS + 1
+N_HEARD = 27  # bands centred below 7 kHz, which the encoder hears
+DIM = 2 * (N_BANDS - N_HEARD) + 1
 
 
 def fullband(audio: Audio, bandwidth_hz: float) -> NDArray[np.float32]:
-    """Describe a clip's spectrum from 0 to 24 kHz.
+    """Describe a clip's spectrum from 7 to 24 kHz.
 
     Args:
         audio: at its own rate.
@@ -33,13 +38,16 @@ def fullband(audio: Audio, bandwidth_hz: float) -> NDArray[np.float32]:
         `[DIM]`: the mean level of each band over frames and its deviation, in units
         of 10 dB, then `log2(bandwidth_hz / 8000)`.
     """
-    levels = band_levels(audio)
+    levels = band_levels(audio)[:, N_HEARD:]
     width = np.log2(max(bandwidth_hz, 500.0) / 8000)
     return np.concatenate([levels.mean(0), levels.std(0), [width]]).astype(np.float32)
 
 
 def band_levels(audio: Audio) -> NDArray[np.float64]:
-    """Return the level of each band in each frame, `[F, N_BANDS]`, 10 dB a unit, 0 to 6."""
+    """Return the level of each band in each frame: `[F, N_BANDS]`, 10 dB a unit.
+
+    0 is the floor and 6 the clip's own level, which a strong band may exceed.
+    """
     samples, rate_hz = audio.samples, audio.rate_hz
     if rate_hz > TOP_RATE_HZ:
         samples, rate_hz = resample(samples, rate_hz, TOP_RATE_HZ), TOP_RATE_HZ

@@ -36,7 +36,7 @@ class FeatureStore:
         self.folder = folder / hash_weights(backbone)
 
     def one(self, path: Path) -> Features:
-        """Return the features of one clip, as a batch of one.
+        """Return the features of one clip, as a batch of one in main memory.
 
         Raises:
             AudioError: the file cannot be read, or there is nothing in it to rate.
@@ -47,6 +47,7 @@ class FeatureStore:
             return found
         with torch.inference_mode():
             features = encode(self.backbone, [read_clip(path, self.backbone)])
+        features = features.to(torch.device("cpu"))  # where stored ones are read to
         write_features(place, features)
         return features
 

@@ -25,8 +25,8 @@ def write_card(record: ModelRecord, preface: str = "", limits: str = "") -> str:
         "## Accuracy on clips it had not seen\n\n" + accuracy(record.measured),
         "## Intervals\n\n"
         f"`mos_low` and `mos_high` lie {calibration.half_width:.2f} MOS from the score: 95 % of "
-        f"the {calibration.n} clips {calibration.basis} were within that. Coverage of intervals set "
-        f"without a clip's own group: {coverage}.",
+        f"the {calibration.n} clips {calibration.basis} were within that. Coverage of intervals "
+        f"set without a clip's own group: {coverage}.",
         f"## Classes\n\n{', '.join(record.synthesizers) or 'none'}",
     ]
     if limits:

@@ -8,7 +8,7 @@ comes from a newer format is refused by name.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def save_model(
         for name, tensor in network.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes files that only their owner can read
     (folder / CARD).write_text(card, encoding="utf-8")
     content = {
         "format": FORMAT,
@@ -231,8 +232,3 @@ def known_models() -> list[ModelRecord]:
     """Return the records of the models that come with the package."""
     path = shipped_folder() / CONFIG
     return [read_record(read_config_file(path), str(path))]
-
-
-def renamed(record: ModelRecord, name: str) -> ModelRecord:
-    """Return the record under another name."""
-    return replace(record, name=name)

@@ -16,11 +16,16 @@ from voxpanel.features.extract import Features
 from voxpanel.features.moments import weighted_deviation
 
 UNKNOWN_TEST = 0  # the place of a test that was not in training, and of none
-MIN_SCALE = 1e-3  # a feature that hardly varies over the training clips is not blown up
+CONSTANT = 1e-3  # a feature that varies less over the training clips says nothing
+FURTHEST = 5.0  # deviations; what lies beyond what training had is not extrapolated
 
 
 class Standardiser(nn.Module):
-    """Shifts and scales each feature by what the training clips had; then fixed."""
+    """Shifts and scales each feature by what the training clips had; then fixed.
+
+    A feature that was constant in training is 0, and none goes beyond `FURTHEST`: so a
+    clip unlike any in training, at another sampling rate say, cannot blow a score up.
+    """
 
     centre: Tensor
     scale: Tensor
@@ -33,11 +38,12 @@ class Standardiser(nn.Module):
     def fit(self, features: Tensor) -> None:
         """Take the mean and deviation of `[N, D]` training features."""
         self.centre.copy_(features.mean(dim=0))
-        self.scale.copy_(features.std(dim=0, unbiased=False).clamp_min(MIN_SCALE))
+        scale = features.std(dim=0, unbiased=False)
+        self.scale.copy_(torch.where(scale < CONSTANT, torch.inf, scale))
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise `[B, D]`."""
-        return (features - self.centre) / self.scale
+        return ((features - self.centre) / self.scale).clamp(-FURTHEST, FURTHEST)
 
 
 class Fusion(nn.Module):
@@ -65,6 +71,7 @@ class Fusion(nn.Module):
             )
         self.test = nn.Embedding(n_tests + 1, settings.dim, padding_idx=UNKNOWN_TEST)
         nn.init.zeros_(self.test.weight)
+        self.test_dropout = settings.test_dropout
 
     def fit(self, features: Features) -> None:
         """Set the standardisers from the training clips, before the first step."""
@@ -98,6 +105,9 @@ class Fusion(nn.Module):
             features: of B clips.
             tests: `[B]` int64, the listening test to answer for; 0 if unknown.
         """
+        if self.training and self.test_dropout:
+            hidden = torch.rand(len(tests), device=tests.device) < self.test_dropout
+            tests = tests.masked_fill(hidden, UNKNOWN_TEST)
         pooled = self.standardise(self.pool(features))
         vector: Tensor = self.project(self.dropout(pooled)) + self.test(tests)
         if self.fullband is not None:

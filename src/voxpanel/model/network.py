@@ -69,6 +69,7 @@ class Panel(nn.Module):
         settings = config.mixture
         self.fusion = Fusion(config.fusion, backbone.n_layers, backbone.dim, N_BANDS, n_tests)
         self.mixture: Mixture | None = None
+        self.residual = settings is not None and settings.residual
         width = config.fusion.dim
         if settings is not None:
             self.mixture = Mixture(
@@ -94,6 +95,8 @@ class Panel(nn.Module):
         blended = vector
         if self.mixture is not None:
             blended, experts, gates = self.mixture(vector)
+        if self.residual:
+            blended = blended + vector
         mos = self.label_mean + self.mos_head(blended).squeeze(1)
         return PanelOutput(mos, self.synthesizer_head(blended), gates, experts)
 

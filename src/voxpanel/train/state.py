@@ -37,10 +37,10 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            record = json.loads((file.metadata() or {})["record"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            record = dict(json.loads((file.metadata() or {})["record"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not the state of a run ({error}); start over") from None
-    return tensors, dict(record)
+    return tensors, record
 
 
 def pack(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

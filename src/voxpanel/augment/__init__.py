@@ -1,0 +1,1 @@
+"""Making more speech out of speech: degradations here, synthesizers to come beside them."""

@@ -1,0 +1,1 @@
+"""Score tables as pages to look at; nothing here decides a number."""

@@ -1,4 +1,4 @@
-"""What every test may ask for: the clips in `examples/` and speech of any length."""
+"""What every test may ask for: the clips in `examples/`, speech of any length, a small model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from small_model import save_small
+
+from voxpanel.score import Scorer
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +29,22 @@ def speech(examples: Path) -> Callable[..., NDArray[np.float32]]:
         return np.resize(clip, round(seconds * rate_hz))
 
     return cut
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a model with the shipped one's encoder and random weights."""
+    return save_small(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def scorer(small_model: Path) -> Scorer:
+    """Return a scorer with that model."""
+    return Scorer.load(small_model, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def fast_scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """Return a scorer whose encoder is mel filters, for many clips in little time."""
+    folder = tmp_path_factory.mktemp("models") / "fast"
+    return Scorer.load(save_small(folder, encoder="melbank"), device="cpu")

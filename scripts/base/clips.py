@@ -56,7 +56,7 @@ def synthesizer_clips(folder: Path) -> list[Source]:
 def family(system: str) -> str:
     """Return the class of a system.
 
-    >>> [family(name) for name in ("natural-prompt", "CosyVoice2", "HiFiGAN-ablation-pr", "VITS-ms")]
+    >>> [family(name) for name in ("natural-prompt", "CosyVoice2", "HiFiGAN-ablation", "VITS-ms")]
     ['natural', 'CosyVoice2-0.5B', 'HiFiGAN', 'VITS']
     """
     if system.startswith("natural"):
@@ -143,7 +143,7 @@ def made_up(place: int, generator: Generator) -> Samples:
         sound = np.sin(2 * np.pi * np.cumsum(np.linspace(low, high, n)) / 16_000)
     else:  # clicks
         sound = generator.standard_normal(n) * (generator.random(n) < 0.002)
-    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+    return np.asarray(0.3 * sound / np.abs(sound).max(), np.float32)
 
 
 def equalise(samples: Samples, rate_hz: int, generator: Generator) -> Samples:

@@ -94,6 +94,7 @@ class MixtureSettings(Settings):
 class LossSettings(Settings):
     """The joint loss (eq. 3-6).
 
+    test_weights: how much each listening test's clips count; 1 for one that is not named.
     listener_bias: train on means from which each listener's own bias was removed.
     balance_tasks: how the tasks' weights move: along the stage's `schedule`, by
         learned `uncertainty`, or by `dynamic` weight averaging.
@@ -106,6 +107,7 @@ class LossSettings(Settings):
     balance: float = Field(0.01, ge=0)
     contrastive: float = Field(0.0, ge=0)
     margin: float = Field(0.1, ge=0)
+    test_weights: dict[str, float] = {}
     listener_bias: bool = False
     balance_tasks: Literal["schedule", "uncertainty", "dynamic"] = "schedule"
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from voxpanel.audio import Audio, from_array, read_audio
 from voxpanel.errors import AudioError, ConfigError
 from voxpanel.features.extract import ClipInput, prepare
-from voxpanel.measure import refusal
+from voxpanel.measure import FLAGS, refusal
 from voxpanel.model.checkpoint import LoadedModel, load_model
 from voxpanel.model.network import HIGHEST, LOWEST
 from voxpanel.records import Score
@@ -120,8 +120,10 @@ class Scorer:
         place = self.test_place(test)
         names = (fspath(path) for path in paths)
         while window := list(islice(names, WINDOW)):
-            heard = [self.read(path, (systems or {}).get(path)) for path in window]
-            yield from self.score_window(heard, place)
+            # Not kept under a name, or one window would stay while the next is read.
+            yield from self.score_window(
+                [self.read(path, (systems or {}).get(path)) for path in window], place
+            )
 
     def read(self, path: str, system: str | None) -> Heard:
         """Read and measure one file; whatever is wrong with it becomes its row."""
@@ -156,9 +158,20 @@ class Scorer:
         rows = {place: item.row for place, item in enumerate(heard)}
         lengths = {place: len(item.clip.samples) for place, item in enumerate(heard) if item.clip}
         for places in batches_of_like_length(lengths, BATCH_S * self.network.backbone.rate_hz):
-            scores = self.score_batch([heard[place] for place in places], test)
+            scores = self.score_or_explain([heard[place] for place in places], test)
             rows.update(zip(places, scores, strict=True))
         return [rows[place] for place in range(len(heard))]
+
+    def score_or_explain(self, heard: Sequence[Heard], test: int) -> list[Score]:
+        """Score a batch; where that fails, clip by clip, so that one too long costs its row only."""
+        try:
+            return self.score_batch(heard, test)
+        except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+            if len(heard) > 1:
+                return [row for item in heard for row in self.score_or_explain([item], test)]
+            reason = str(error).partition("\n")[0] or "out of memory"
+            hint = "if it is the memory, cut the clip into shorter ones"
+            return [replace(heard[0].row, error=f"the network failed ({reason}); {hint}")]
 
     def score_batch(self, heard: Sequence[Heard], test: int) -> list[Score]:
         """Ask the network about a batch and write the rows."""
@@ -181,7 +194,7 @@ class Scorer:
         best = int(np.argmax(probabilities))
         flags = row.flags
         if names and names[best] == NON_SPEECH_CLASS and probabilities[best] > NON_SPEECH_P:
-            flags = tuple(dict.fromkeys((*flags, "non-speech")))
+            flags = tuple(name for name in FLAGS if name in {*flags, "non-speech"})
         low, high = self.record.calibration.interval(mos)
         if "non-speech" in flags:
             low, high = LOWEST, HIGHEST

@@ -14,11 +14,14 @@ from voxpanel.rows import read_rows
 from voxpanel.score import Scorer
 
 N_CLIPS = 12
-QUICK = (
-    *("--set", "backbone.name=melbank"),
-    *(word for stage in range(3) for word in ("--set", f"stages.{stage}.epochs=1")),
-    *("--set", "validation.members=2"),
-)
+RECIPE = """
+name: small
+backbone: {name: melbank}
+validation: {folds: 3, members: 2}
+stages:
+  - {name: classes, clips: named, epochs: 1, learning_rate: 0.001, mos: [0, 0], synthesizer: [1, 1]}
+  - {name: ratings, clips: rated, epochs: 9, learning_rate: 0.001, mos: [1, 1], synthesizer: [0, 0]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,7 @@ def folder(tmp_path_factory):
         rows.append([name, f"S{place % 4}", 1 + place % 4, f"t{place // 2}", "xy"[place % 2]])
     with (folder / "ratings.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
+    (folder / "small.yaml").write_text(RECIPE)
     with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(train_arguments(folder, "model", "--json"))
     return folder
@@ -39,14 +43,14 @@ def folder(tmp_path_factory):
 
 def train_arguments(folder, out, *more):
     paths = (f"{folder}/ratings.csv", "--out", f"{folder}/{out}", "--cache", f"{folder}/cache")
-    return ["train", *paths, *QUICK, *more]
+    recipe = ("--config", f"{folder}/small.yaml", "--set", "stages.1.epochs=2")
+    return ["train", *paths, *recipe, *more]
 
 
 def test_options_become_the_settings_of_the_run(folder):
     settings = read_config(str(folder / "model" / "run" / "config.yaml"))
-    assert settings.name == "frozen"
-    assert settings.backbone.name == "melbank"
-    assert [stage.epochs for stage in settings.stages] == [1, 1, 1]
+    assert settings.name == "small"
+    assert [stage.epochs for stage in settings.stages] == [1, 2]
 
 
 def test_the_record_is_printed_as_json_and_talk_goes_to_stderr(folder, voxpanel):
@@ -78,7 +82,7 @@ def test_a_finished_run_is_not_replaced_but_continued_or_forced(folder, voxpanel
     ("arguments", "message"),
     [
         (("--set", "optimizer.batch_sise=8"), "did you mean 'batch_size'?"),
-        (("--config", "frosen"), "frosen: no such recipe or file; recipes are frozen"),
+        (("--config", "frosen"), "frosen: no such recipe or file; recipes are "),
         (("--resume", "--force"), "either go on with a run or start over"),
     ],
 )

@@ -68,26 +68,27 @@ def clip_peaks(samples: Samples, share: float) -> Samples:
 
 
 def drop_packets(samples: Samples, rate_hz: int, share: float, generator: Generator) -> Samples:
-    """Lose packets of 20 ms, in runs of two on average; silence stands in for them.
+    """Lose packets of 20 ms, in runs of two or more on average; silence stands in for them.
 
     Args:
         share: of the packets lost, 0-1.
     """
     size = rate_hz // 50
     n_packets = -(-len(samples) // size)
-    stay = 0.5  # chance that the packet after a lost one is lost too
-    begin = share * (1 - stay) / max(1 - share, 1e-6)
+    kept_for_each = max(1 - share, 1e-9) / max(share, 1e-9)
+    end = min(0.5, kept_for_each)  # a run has two packets; more than 2 / 3 are lost in longer ones
+    begin = end / kept_for_each
     draws = generator.random(n_packets)
     kept = np.ones(n_packets, dtype=np.float32)
     lost = False
     for packet in range(n_packets):
-        lost = bool(draws[packet] < (stay if lost else begin))
+        lost = bool(draws[packet] < (1 - end if lost else begin))
         kept[packet] = 0.0 if lost else 1.0
     return samples * np.repeat(kept, size)[: len(samples)]
 
 
 def reverberate(samples: Samples, rate_hz: int, rt60_s: float, generator: Generator) -> Samples:
-    """Put the speech into a room: after the direct sound, noise that decays by 60 dB in `rt60_s`."""
+    """Put the speech into a room: after the direct sound comes noise, 60 dB lower in `rt60_s`."""
     n_tail = max(1, round(rt60_s * rate_hz))
     decay = 10 ** (-3 * np.arange(n_tail) / n_tail)
     response = generator.standard_normal(n_tail) * decay * 0.5 / np.sqrt(np.sum(decay**2))
@@ -111,14 +112,14 @@ def through_codec(samples: Samples, rate_hz: int, codec: str, quality: float = 0
         raise ConfigError(f"codec {codec!r}: known are {', '.join(CODECS)}")
     container, coding, fixed_hz = CODECS[codec]
     coding_hz = fixed_hz or min(rate_hz, 48_000)
-    coded = resample(samples, rate_hz, coding_hz)
+    coded = within_scale(resample(samples, rate_hz, coding_hz))
     file = io.BytesIO()
     level = {} if fixed_hz else {"compression_level": 1 - quality}
     with soundfile.SoundFile(
         file, "w", coding_hz, channels=1, format=container, subtype=coding, **level
     ) as writer:
         for start in range(0, len(coded), BLOCK):
-            writer.write(within_scale(coded[start : start + BLOCK]))
+            writer.write(coded[start : start + BLOCK])
     decoded = resample(read_audio(file.getvalue()).samples, coding_hz, rate_hz)
     return of_length(decoded, len(samples))
 

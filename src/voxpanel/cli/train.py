@@ -34,10 +34,11 @@ def train(  # noqa: PLR0913, PLR0917  # one parameter an option
         bool, typer.Option("--json", help="Print the model's record as JSON.")
     ] = False,
 ) -> None:
-    """Train a model in the paper's three stages.
+    """Train a model on rated clips, by the paper's recipe or another.
 
-    The recipe `frozen` trains heads over the encoder of the shipped model: minutes on
-    a laptop. What is printed at the end was measured on clips held out from training.
+    A recipe names the stages. `frozen` trains heads over the encoder of the shipped
+    model: minutes on a laptop. What is printed at the end was measured on clips held
+    out from training.
 
     \b
     voxpanel train ratings.csv --out my-model

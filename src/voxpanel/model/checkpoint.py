@@ -71,11 +71,14 @@ def save_model(
     """Write a model folder; what is there under the same names is replaced.
 
     Args:
-        dtype: of the weights on disk; they are computed with as float32.
+        dtype: of what was learned, on disk; it is computed with as float32. Statistics
+            stay as they are: a small deviation would magnify the rounding of its mean.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with a config is a whole one
+    learned = {name for name, _ in network.named_parameters()}
     weights = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: (tensor.to(dtype) if name in learned else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS)
@@ -99,7 +102,6 @@ def save_model(
         "measured": dict(record.measured),
         "config": record.config.model_dump(mode="json"),
     }
-    # Last, for a folder with a config is a whole one.
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
@@ -119,8 +121,11 @@ def load_model(source: str | Path, device: str = "auto") -> LoadedModel:
             Panel(record.config, backbone, max(1, len(record.synthesizers)), len(record.tests))
             for _ in range(content["n_members"])
         ]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: entry {error} is missing or wrong") from None
+    except (VoxpanelError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(
+            f"{folder / CONFIG}: an entry is missing or wrong ({reason}); fetch the model again"
+        ) from None
     network = MosModel(backbone, panels)
     fill(network, folder / WEIGHTS)
     network.eval().requires_grad_(False).to(choose_device(device))

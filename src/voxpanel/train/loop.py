@@ -179,7 +179,8 @@ class Trainer:
         target = self.material.targets[share].to(self.device)
         labelled = self.material.labelled[share].to(self.device)
         classes = self.material.classes[share].to(self.device)
-        mos = self.divide(losses.mos_loss(output.mos, target, labelled, settings.beta))
+        weights = self.material.weights[share].to(self.device)
+        mos = self.divide(losses.mos_loss(output.mos, target, labelled, settings.beta, weights))
         if settings.contrastive:
             pairs = losses.contrastive(output.mos, target, labelled, settings.margin)
             mos = mos + settings.contrastive * self.divide(pairs)
@@ -292,7 +293,8 @@ class Trainer:
         """Write the state, in the first process."""
         start = time.monotonic()
         if self.group.is_first:
-            save_state(self.state_file, self.tensors(), self.progress.record())
+            record = {"member": self.member, **self.progress.record()}
+            save_state(self.state_file, self.tensors(), record)
         self.saved_at = time.monotonic()
         self.save_every_s = max(SAVE_EVERY_S, SAVE_SHARE * (self.saved_at - start))
 
@@ -314,6 +316,8 @@ class Trainer:
         if not self.state_file.exists():
             return
         tensors, record = load_state(self.state_file)
+        if record.pop("member") != self.member:
+            return  # that one is done; the run was stopped before its state was removed
         self.progress = Progress.from_record(record)
         self.trained.load_state_dict(unpack("weights", tensors))
         self.best = unpack("best", tensors)

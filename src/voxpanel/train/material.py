@@ -33,6 +33,7 @@ class Material:
     targets: `[N]`, what the MOS head learns; NaN where unrated.
     ratings: `[N]`, plain mean ratings, which validation compares with.
     labelled: `[N]` bool.
+    weights: `[N]`, how much each rating counts in the MOS loss.
     classes: `[N]` int64, place in `synthesizers`, or `UNKNOWN_CLASS`.
     tests: `[N]` int64, 1 + place in `test_names`, or 0.
     folds: `[N]`, which fold a clip is in; `TRAIN_FOLD` if it is never held out.
@@ -42,6 +43,7 @@ class Material:
     targets: Tensor
     ratings: NDArray[np.float64]
     labelled: Tensor
+    weights: Tensor
     classes: Tensor
     tests: Tensor
     folds: NDArray[np.int64]
@@ -88,6 +90,7 @@ def gather(ratings: Sequence[Rating], config: Config) -> Material:
         targets=torch.tensor(wanted, dtype=torch.float32),
         ratings=np.array(rated),
         labelled=torch.tensor([clip.score is not None for clip in listened]),
+        weights=torch.tensor([test_weight(clip.test, config) for clip in listened]),
         classes=torch.tensor(
             [
                 synthesizers.index(clip.synthesizer) if clip.synthesizer else UNKNOWN_CLASS
@@ -99,6 +102,11 @@ def gather(ratings: Sequence[Rating], config: Config) -> Material:
         synthesizers=tuple(synthesizers),
         test_names=tuple(tests),
     )
+
+
+def test_weight(test: str | None, config: Config) -> float:
+    """Return how much a clip of a listening test counts."""
+    return 1.0 if test is None else config.losses.test_weights.get(test, 1.0)
 
 
 def unbiased_means(ratings: Sequence[Rating]) -> dict[tuple[object, str | None], float]:
@@ -133,6 +141,7 @@ def with_fewer(material: Material, keep: NDArray[np.bool_]) -> Material:
         targets=material.targets[places],
         ratings=material.ratings[keep],
         labelled=material.labelled[places],
+        weights=material.weights[places],
         classes=material.classes[places],
         tests=material.tests[places],
         folds=material.folds[keep],

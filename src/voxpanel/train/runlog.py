@@ -47,11 +47,17 @@ class RunFolder:
         hashes = [hash_file(path) for path in manifests]
         if resume and (self.path / "versions.json").exists():
             self.check_same(settings, hashes)
+            for draft in self.path.glob("*.draft"):  # of a file that was not finished
+                draft.unlink()
             return
-        self.clear(force=force)
+        # A run that was stopped right here has nothing to lose yet.
+        just_begun = resume and self.out.exists() and set(self.out.iterdir()) == {self.path}
+        self.clear(force=force or just_begun)
         (self.path / "config.yaml").write_text(settings, encoding="utf-8")
         versions = json.dumps({"manifests": hashes, **versions_in_use()}, indent=2)
-        (self.path / "versions.json").write_text(versions + "\n", encoding="utf-8")
+        draft = self.path / "versions.draft"
+        draft.write_text(versions + "\n", encoding="utf-8")
+        draft.replace(self.path / "versions.json")  # last, for with it a run can be resumed
 
     def check_same(self, settings: str, hashes: list[str]) -> None:
         """Refuse to continue a run that was started from something else."""
@@ -74,7 +80,9 @@ class RunFolder:
                 f"{self.out}: not empty; continue its run with --resume, or replace it with --force"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in [*self.path.iterdir(), self.out / "config.json"]:
+        # The versions first, for without them nobody takes the rest for a run to resume.
+        first = self.path / "versions.json"
+        for old in [first, *self.path.iterdir(), self.out / "config.json"]:
             if old.is_file():
                 old.unlink()
 

@@ -1,0 +1,293 @@
+"""Out of fold on yourtts-pt: what the recipes are worth on human ratings of known systems.
+
+    python bench/yourtts.py DATA/rated/yourtts-pt
+
+Four predictors on the very same folds: the recipe `frozen` (with its mixture), the same
+without a mixture, `ssl-mos` (mean of the encoder's last layer, one linear layer), and a ridge
+on mean and deviation of the encoder's third transformer layer. Folds are grouped by sentence,
+by speaker (5 each) and by system (each unseen in turn), several draws of each. A clip's
+score always comes from models that saw neither it nor its group. Written as it goes:
+a second call continues.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe_machine
+from numpy.typing import NDArray
+
+from voxpanel.config import Config, read_config
+from voxpanel.data.manifest import clips, read_manifest
+from voxpanel.data.splits import folds
+from voxpanel.evaluate.levels import evaluate_levels, mean_pairs
+from voxpanel.evaluate.metrics import lcc
+from voxpanel.features.extract import concatenate
+from voxpanel.features.load import load_backbone
+from voxpanel.features.store import FeatureStore, default_store
+from voxpanel.model.checkpoint import load_model
+from voxpanel.records import Clip
+from voxpanel.train.run import train
+
+FROZEN = ("backbone.name=distilled", "backbone.source=null", "backbone.fine_tune=false")
+PREDICTORS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "frozen": ("frozen", ()),
+    "frozen, one expert": ("frozen", ("mixture.n_experts=1", "start=null")),
+    "frozen, not from base": ("frozen", ("start=null",)),
+    "ssl-mos": ("ssl-mos", (*FROZEN, "stages.0.learning_rate=1.0e-3")),
+}
+SCHEMES = {"sentence": 5, "speaker": 5, "system": 11}
+RIDGE_LAYER, RIDGE_PENALTY = 3, 300.0  # the layer that README's ridge reads; 0 is the projection
+N_BOOTSTRAP = 1000
+
+
+class Silent:
+    """Watches a training and says nothing."""
+
+    def begin(self, task: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, note: str = "") -> None:
+        """Ignore."""
+
+    def say(self, text: str) -> None:
+        """Ignore."""
+
+
+def main() -> None:
+    """Run what is not there yet, then print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("data", type=Path, help="the folder rated/yourtts-pt")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("build/bench-yourtts"))
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "yourtts.md"
+    )
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    write_manifest(arguments.data.resolve(), work / "all.csv")
+    warm_cache(work / "all.csv")
+    jobs = [
+        (work, predictor, scheme, draw, fold)
+        for draw in range(arguments.draws)
+        for scheme, n_folds in SCHEMES.items()
+        for predictor in ("ridge", *PREDICTORS)
+        for fold in range(n_folds)
+    ]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        for done, name in enumerate(pool.imap_unordered(run_fold, jobs)):
+            print(f"{done + 1}/{len(jobs)} {name}", flush=True)
+    table = report(work, arguments.draws)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(table, encoding="utf-8")
+    print(table)
+
+
+def write_manifest(data: Path, path: Path) -> None:
+    """Turn the corpus's ratings into a manifest; natural speech is a class of its own."""
+    with (data / "ratings.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "system", "listener", "score", "sentence", "synthesizer"])
+        for row in rows:
+            natural = row["system"].startswith("GT")
+            writer.writerow(
+                [
+                    str(data / row["path"]),
+                    row["system"],
+                    row["listener"],
+                    row["score"],
+                    Path(row["path"]).stem,
+                    "natural" if natural else row["system"],
+                ]
+            )
+
+
+def warm_cache(manifest: Path) -> None:
+    """Compute every clip's features once, so that workers find them."""
+    store = FeatureStore(load_backbone(read_config("frozen").backbone), default_store())
+    for clip in clips(read_manifest(manifest).ratings):
+        store.one(clip.path)
+
+
+def outer_folds(listened: Sequence[Clip], scheme: str, draw: int) -> NDArray[np.int64]:
+    """Return the fold of each clip; a system's folds are the systems, in any draw."""
+    sentences = [str(clip.sentence) for clip in listened]
+    keys = {
+        "sentence": sentences,
+        "speaker": [sentence.partition("_")[0] for sentence in sentences],
+        "system": [str(clip.system) for clip in listened],
+    }
+    return folds(keys[scheme], SCHEMES[scheme], draw)
+
+
+def run_fold(job: tuple[Path, str, str, int, int]) -> str:
+    """Train without one fold, score it, and write the scores down."""
+    work, predictor, scheme, draw, fold = job
+    name = f"{predictor} {scheme} {draw} {fold}"
+    path = work / f"{name}.json"
+    if path.exists():
+        return name
+    torch.set_num_threads(1)
+    manifest = read_manifest(work / "all.csv")
+    listened = clips(manifest.ratings)
+    numbers = outer_folds(listened, scheme, draw)
+    held = np.flatnonzero(numbers == fold)
+    store = FeatureStore(load_backbone(read_config("frozen").backbone), default_store())
+    if predictor == "ridge":
+        scores = ridge_scores(store, listened, numbers != fold)
+    else:
+        recipe, overrides = PREDICTORS[predictor]
+        config = read_config(recipe, [*overrides, f"seed={draw}"])
+        kept = {listened[row].path for row in np.flatnonzero(numbers != fold)}
+        scores = trained_scores(work, config, kept, store, [listened[row].path for row in held])
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps({"rows": held.tolist(), "scores": scores}))
+    draft.rename(path)
+    return name
+
+
+def trained_scores(
+    work: Path, config: Config, kept: set[Path], store: FeatureStore, paths: Sequence[Path]
+) -> list[float]:
+    """Train on the rows of some clips and score others."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        manifest = Path(folder) / "train.csv"
+        with (work / "all.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        with manifest.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerows([rows[0], *(row for row in rows[1:] if Path(row[0]) in kept)])
+        out = train([manifest], Path(folder) / "model", config, Silent())
+        network = load_model(out).network
+        features = concatenate([store.one(path) for path in paths])
+        with torch.inference_mode():
+            scores = network(features, torch.zeros(len(paths), dtype=torch.long)).mos.tolist()
+        shutil.rmtree(out)
+    return [float(score) for score in scores]
+
+
+def ridge_scores(
+    store: FeatureStore, listened: Sequence[Clip], kept: NDArray[np.bool_]
+) -> list[float]:
+    """Fit a ridge on pooled features of one layer, standardised, and score the rest."""
+    features = concatenate([store.one(clip.path) for clip in listened]).moments
+    n_layers = features.mean.shape[1]
+    place = sum(n_layers - layer for layer in range(RIDGE_LAYER))  # of the layer with itself
+    deviation = features.covariance[:, place].clamp_min(1e-8).sqrt()
+    x = torch.cat([features.mean[:, RIDGE_LAYER], deviation], dim=1).double().numpy()
+    y = np.array([clip.score for clip in listened], dtype=np.float64)
+    x = (x - x[kept].mean(0)) / (x[kept].std(0) + 1e-6)
+    penalty = RIDGE_PENALTY * np.eye(int(kept.sum()))
+    weights = np.linalg.solve(x[kept] @ x[kept].T + penalty, y[kept] - y[kept].mean())
+    scores = x[~kept] @ (x[kept].T @ weights) + y[kept].mean()
+    return [float(score) for score in scores]
+
+
+def gather_scores(
+    work: Path, predictor: str, scheme: str, draw: int, n: int
+) -> NDArray[np.float64]:
+    """Put a draw's folds together: `[n]` scores."""
+    scores = np.full(n, np.nan)
+    for fold in range(SCHEMES[scheme]):
+        part = json.loads((work / f"{predictor} {scheme} {draw} {fold}.json").read_text())
+        scores[part["rows"]] = part["scores"]
+    assert not np.isnan(scores).any()
+    return scores
+
+
+def report(work: Path, n_draws: int) -> str:
+    """Return the tables: means over draws with their spread, and paired differences."""
+    listened = clips(read_manifest(work / "all.csv").ratings)
+    rated = np.array([clip.score for clip in listened], dtype=np.float64)
+    systems = [str(clip.system) for clip in listened]
+    lines = [
+        "# Out of fold on yourtts-pt",
+        f"{len(listened)} clips, {len(set(systems))} systems, {n_draws} draws of folds; mean over "
+        "draws, ± standard deviation over draws. `python bench/yourtts.py`",
+        describe_machine(),
+        "| folds by | predictor | utterance LCC | SRCC | MSE | system LCC | SRCC | MSE |\n"
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    every: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    for scheme in SCHEMES:
+        for predictor in ("ridge", *PREDICTORS):
+            draws = [gather_scores(work, predictor, scheme, d, len(rated)) for d in range(n_draws)]
+            every[scheme, predictor] = draws
+            values = []
+            for scores in draws:
+                result = evaluate_levels(scores, rated, systems)
+                assert result.system is not None
+                values.append(
+                    [
+                        getattr(level, m)
+                        for level in (result.utterance, result.system)
+                        for m in ("lcc", "srcc", "mse")
+                    ]
+                )
+            mean, spread = np.mean(values, axis=0), np.std(values, axis=0, ddof=min(1, n_draws - 1))
+            cells = " | ".join(f"{m:.3f} ±{s:.3f}" for m, s in zip(mean, spread, strict=True))
+            lines[-1] += f"\n| {scheme} | {predictor} | {cells} |"
+    lines.append(
+        "Paired differences of `frozen` and each other predictor on the same folds, mean over "
+        f"draws, with a 95 % interval from {N_BOOTSTRAP} bootstrap draws of whole systems:"
+    )
+    lines.append("| folds by | against | utterance LCC | system LCC |\n|---|---|---|---|")
+    for scheme in SCHEMES:
+        for predictor in ("ridge", *list(PREDICTORS)[1:]):
+            cells = " | ".join(
+                f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+                for value, low, high in paired(
+                    every[scheme, "frozen"], every[scheme, predictor], rated, systems
+                )
+            )
+            lines[-1] += f"\n| {scheme} | {predictor} | {cells} |"
+    return "\n\n".join(lines) + "\n"
+
+
+def paired(
+    ours: Sequence[NDArray[np.float64]],
+    theirs: Sequence[NDArray[np.float64]],
+    rated: NDArray[np.float64],
+    systems: Sequence[str],
+) -> list[tuple[float, float, float]]:
+    """Return the difference in LCC at both levels: value, low, high."""
+    names = sorted(set(systems))
+    members = [np.flatnonzero(np.array(systems) == name) for name in names]
+    generator = np.random.default_rng(0)
+    all_differences = []
+    for drawn in [
+        list(range(len(names))),
+        *generator.integers(len(names), size=(N_BOOTSTRAP, len(names))),
+    ]:
+        rows = np.concatenate([members[place] for place in drawn])
+        labels = [str(copy) for copy, place in enumerate(drawn) for _ in members[place]]
+        both = [
+            np.mean([lccs(scores[rows], rated[rows], labels) for scores in side], axis=0)
+            for side in (ours, theirs)
+        ]
+        all_differences.append(both[0] - both[1])
+    differences = np.array(all_differences)
+    low, high = np.nanpercentile(differences[1:], [2.5, 97.5], axis=0)
+    return [(float(differences[0, k]), float(low[k]), float(high[k])) for k in range(2)]
+
+
+def lccs(
+    scores: NDArray[np.float64], rated: NDArray[np.float64], labels: Sequence[str]
+) -> tuple[float, float]:
+    """Return the LCC over utterances and over systems."""
+    return lcc(scores, rated), lcc(*mean_pairs(scores.tolist(), rated.tolist(), labels))
+
+
+if __name__ == "__main__":
+    main()

@@ -279,7 +279,7 @@ def test_flags_stay_in_their_documented_order_and_single(fast_scorer, monkeypatc
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="config.json: not there"):
+    with pytest.raises(CheckpointError, match=r"config\.json: not there"):
         Scorer.load(tmp_path)
 
 

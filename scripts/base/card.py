@@ -14,8 +14,8 @@ Distill-MOS itself; without one it answers in between."""
 
 TRAINING = {
     "human ratings": "Neural Codec MUSHRA rating dataset (Stahl et al., IEEE Access 2024), CC BY"
-    " 4.0; its speech from VCTK (CC BY 4.0) and TSP (BSD). 0-100 mapped linearly to 1-5. Two listeners"
-    " who failed the test's screening are left out",
+    " 4.0; its speech from VCTK (CC BY 4.0) and TSP (BSD). 0-100 mapped linearly to 1-5. Two"
+    " listeners who failed the test's screening are left out",
     "teacher labels": "Distill-MOS 0.9.1's own answers on the unlabelled clips and on degraded"
     " copies of them (test `teacher`): not human ratings",
     "classes": "clips of public demo pages: CosyVoice (MIT), Spark-TTS (Apache-2.0), and F5-TTS,"

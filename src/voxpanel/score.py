@@ -163,7 +163,7 @@ class Scorer:
         return [rows[place] for place in range(len(heard))]
 
     def score_or_explain(self, heard: Sequence[Heard], test: int) -> list[Score]:
-        """Score a batch; where that fails, clip by clip, so that one too long costs its row only."""
+        """Score a batch; if that fails, clip by clip, so that one too long costs its own row."""
         try:
             return self.score_batch(heard, test)
         except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError

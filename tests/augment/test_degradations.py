@@ -25,9 +25,9 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 ALL = {
-    "noise": lambda clip, rate_hz, seed: degrade.add_noise(clip, white(), 10, random(seed)),
+    "noise": lambda clip, _, seed: degrade.add_noise(clip, white(), 10, random(seed)),
     "band": lambda clip, rate_hz, _: degrade.limit_band(clip, rate_hz, 3_400),
-    "clipping": lambda clip, rate_hz, _: degrade.clip_peaks(clip, 0.02),
+    "clipping": lambda clip, *_: degrade.clip_peaks(clip, 0.02),
     "packets": lambda clip, rate_hz, seed: degrade.drop_packets(clip, rate_hz, 0.2, random(seed)),
     "room": lambda clip, rate_hz, seed: degrade.reverberate(clip, rate_hz, 0.4, random(seed)),
     "vorbis": lambda clip, rate_hz, _: degrade.through_codec(clip, rate_hz, "vorbis", 0.1),
@@ -70,13 +70,13 @@ def test_noise_has_the_ratio_that_was_asked_for(snr_db, noise_gain):
 
 
 def test_a_mix_over_full_scale_is_lowered_and_keeps_its_ratio():
-    clip = voice(4.0)
-    noisy = degrade.add_noise(clip, white(4.0), -10, random())
+    clip = 2 * voice(4.0)  # with a peak of 0.8
+    noisy = degrade.add_noise(clip, white(4.0), 0, random())
     assert np.abs(noisy).max() == pytest.approx(1, abs=1e-6)
     share = np.dot(noisy, clip) / np.dot(clip, clip)  # of the speech in the mix
     assert share < 0.9
     found_db = power_db(share * clip) - power_db(noisy - share * clip)
-    assert found_db == pytest.approx(-10, abs=0.1)
+    assert found_db == pytest.approx(0, abs=0.1)
 
 
 def test_noise_that_is_too_short_is_repeated_from_a_random_place():
@@ -106,9 +106,8 @@ def test_nothing_is_left_above_a_band_limit_and_all_below(rate_hz, bandwidth_hz)
     assert 10 * np.log10(after[above].mean() / before[above].mean()) < -40
     np.testing.assert_allclose(after[below].mean(), before[below].mean(), rtol=0.01)
     # In place, too: what is below differs by less than -40 dB, sample by sample.
-    low = butter(8, 0.8 * bandwidth_hz, fs=rate_hz, output="sos")
-    left = (sosfiltfilt(low, each)[inner] for each in (clip, limited))
-    kept, found = left
+    low = butter(8, 0.6 * bandwidth_hz, fs=rate_hz, output="sos")
+    kept, found = (sosfiltfilt(low, each)[inner] for each in (clip, limited))
     assert power_db(found - kept) < power_db(kept) - 40
 
 
@@ -131,10 +130,10 @@ def test_so_many_samples_lie_on_the_flat_top_and_the_peak_stays(share):
     assert gains[0] > 1
 
 
-@pytest.mark.parametrize("clip", [voice(), np.zeros(1_000, np.float32)], ids=["voice", "silence"])
-def test_clipping_nothing_or_silence_changes_nothing(clip):
-    np.testing.assert_array_equal(degrade.clip_peaks(clip, 0.0), clip)
-    np.testing.assert_array_equal(degrade.clip_peaks(np.zeros(9, np.float32), 0.3), np.zeros(9))
+def test_clipping_nothing_or_silence_changes_nothing():
+    np.testing.assert_array_equal(degrade.clip_peaks(voice(), 0.0), voice())
+    silence = np.zeros(1_000, np.float32)
+    np.testing.assert_array_equal(degrade.clip_peaks(silence, 0.3), silence)
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)

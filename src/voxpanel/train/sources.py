@@ -49,6 +49,8 @@ class LiveSource:
 
     def __call__(self, rows: Sequence[int]) -> Features:
         """Decode and encode the clips at these places."""
+        if not rows:  # the share of a process may be empty; the encoder needs a clip
+            return self([0]).select(torch.empty(0, dtype=torch.long))
         return encode(self.backbone, [read_clip(self.paths[row], self.backbone) for row in rows])
 
 

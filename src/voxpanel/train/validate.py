@@ -88,7 +88,8 @@ def metric_key(
         return utterance.lcc, -utterance.mse
     if metric == "system_srcc":
         assert system is not None
-        return system.srcc, -system.mse, utterance.lcc
+        # Rounded, so that equal ones tie: 1 may come out as 0.9999999999999999.
+        return round(system.srcc, 9), -system.mse, utterance.lcc
     raise ValueError(f"metric {metric!r}: known are system_srcc, utterance_lcc, utterance_mse")
 
 

@@ -1,6 +1,7 @@
 """The shipped model `base`: what has to hold for any clip, whatever its score is worth."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_more_noise_is_a_lower_score(base, examples, name):
         base.score(add_noise(audio.samples, noise, snr_db, random), rate_hz=audio.rate_hz).mos
         for snr_db in (50, 30, 15, 0)
     ]
-    assert all(above > below for above, below in zip(scores, scores[1:], strict=False))
+    assert all(above > below for above, below in pairwise(scores))
 
 
 @pytest.mark.parametrize("name", CLIPS)

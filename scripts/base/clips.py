@@ -1,8 +1,8 @@
 """The clips that `base` is trained on: as they came, equalised, degraded.
 
-An equalised copy has been through a random band limit and codec, which the class must
-survive: the name of a synthesizer should not be a rate or an encoder in disguise. A
-degraded copy has a defect and no class; only the teacher's answer is learned from it.
+An equalised copy has been through a random band limit and codec, a degraded one has a
+defect as well. Both keep their class: the name of a synthesizer should not be a rate or
+an encoder in disguise, and noise over speech should not make it `non-speech`.
 """
 
 import csv
@@ -35,10 +35,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """A clip that was written: the class is None where a defect hides it."""
+    """A clip that was written, and how: `clean`, `equal`, `degraded` or `noise`."""
 
     path: Path
-    synthesizer: str | None
+    synthesizer: str
     sentence: str
     kind: str
 
@@ -100,8 +100,7 @@ def make_clips(sources: list[Source], noises: list[Source], out: Path, seed: int
                 altered = samples
             path = out / f"{place:04d}-{number}.flac"
             write(path, altered, audio.rate_hz)
-            name = None if kind == "degraded" else source.synthesizer
-            yield Made(path, name, source.sentence, kind)
+            yield Made(path, source.synthesizer, source.sentence, kind)
 
 
 def make_noise_clips(noises: list[Source], out: Path, seed: int) -> Iterator[Made]:

@@ -103,8 +103,8 @@ def teacher_rows(made: Iterable[Made], teacher: Teacher, work: Path) -> list[dic
                 print(f"  answers: {number + 1}", flush=True)
         row = {
             "path": str(clip.path.resolve()),
-            "system": clip.synthesizer or "degraded",
-            "synthesizer": clip.synthesizer or "",
+            "system": "degraded" if clip.kind == "degraded" else clip.synthesizer,
+            "synthesizer": clip.synthesizer,
             "sentence": clip.sentence,
         }
         score = known[name]

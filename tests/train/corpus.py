@@ -49,13 +49,13 @@ class Notes:
     def __init__(self) -> None:
         self.tasks: list[tuple[str, int]] = []
         self.said: list[str] = []
-        self.n_steps = 0
+        self.notes: list[str] = []
 
     def begin(self, task: str, total: int) -> None:
         self.tasks.append((task, total))
 
     def advance(self, note: str = "") -> None:
-        self.n_steps += 1
+        self.notes.append(note)
 
     def say(self, text: str) -> None:
         self.said.append(text)

@@ -74,7 +74,7 @@ def weights_of(trainer):
     return {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
 
 
-@pytest.mark.parametrize("clip_norm", [1.0, 0.01])
+@pytest.mark.parametrize("clip_norm", [10.0, 0.01])
 def test_one_step_is_that_of_plain_torch(clip_norm, tmp_path):
     rows, number, n_steps = [0, 1, 5, 8, 11], 1, 4
     config = small_config(
@@ -261,7 +261,7 @@ def test_every_row_is_seen_once_an_epoch_in_another_order(monkeypatch, tmp_path)
     config = small_config("joint", epochs=3, optimizer={"batch_size": 5})
     trainer = make_trainer(tmp_path, config)
     batches = []
-    monkeypatch.setattr(Trainer, "step", lambda _, rows, number, n: batches.append((rows, number)))
+    monkeypatch.setattr(Trainer, "step", lambda _, *step: batches.append(step[:2]))
     trainer.run()
     rows, held = trainer.material.rows(config.stages[0], 0)
     epochs = [batches[i][0] + batches[i + 1][0] for i in (0, 2, 4)]
@@ -362,7 +362,7 @@ def test_states_are_saved_at_most_a_twentieth_of_the_time(monkeypatch, tmp_path)
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     saved = []
 
-    def slow_save(path, tensors, record):
+    def slow_save(*_):
         saved.append(clock[0])
         clock[0] += 3.0
 

@@ -29,7 +29,7 @@ RESULTS = ("model.safetensors", "config.json", "README.md", "run/metrics.jsonl",
 MEMBERS = {"folds": 2, "members": 2}
 
 
-class StoppedHere(Exception):
+class Stopped(Exception):  # noqa: N818  # nothing is wrong
     """Stands for whatever ends a process."""
 
 
@@ -42,7 +42,7 @@ class Interrupter:
     def tick(self) -> None:
         self.n_left -= 1
         if self.n_left == 0:
-            raise StoppedHere
+            raise Stopped
 
     def wrap(self, function):
         def wrapped(*args, **kwargs):
@@ -128,7 +128,7 @@ def test_a_run_stopped_many_times_ends_with_the_same_bits(
             config = variant(name, encoder)
             train([manifest], tmp_path / "model", config, Notes(), cache=cache, resume=True)
             break
-        except StoppedHere:
+        except Stopped:
             n_stops += 1
     assert n_stops >= 5
     assert hashes(tmp_path / "model") == expected
@@ -147,16 +147,14 @@ def test_a_run_may_stop_at_any_of_its_moments(stride, data, straight, interrupte
         try:
             train([manifest], out, config, Notes(), cache=cache)
             break
-        except StoppedHere:
+        except Stopped:
             interrupter.n_left = 0
             train([manifest], out, config, Notes(), cache=cache, resume=True)
         assert hashes(out) == expected, moment
     assert moment > 100
 
 
-def test_a_member_does_not_go_on_from_the_state_of_the_one_before(
-    data, straight, interrupter, tmp_path
-):
+def test_a_member_does_not_go_on_from_the_state_of_the_one_before(data, straight, tmp_path):
     manifest, encoder, cache = data
     out, config = tmp_path / "model", variant("frozen", encoder)
     removed = []
@@ -164,11 +162,11 @@ def test_a_member_does_not_go_on_from_the_state_of_the_one_before(
     def stop_at_the_state(path, **_):
         if path.name == "state.safetensors":
             removed.append(path)
-            raise StoppedHere
+            raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", stop_at_the_state)
-        with pytest.raises(StoppedHere):
+        with pytest.raises(Stopped):
             train([manifest], out, config, Notes(), cache=cache)
     assert (out / "run" / "member-0.safetensors").exists()
     assert removed[0].exists()
@@ -184,7 +182,7 @@ def test_a_replacement_stopped_while_it_clears_is_no_run_to_resume(
     shutil.copytree(straight("frozen"), out)
     interrupter.n_left = 4  # `clear` began and has removed the first file
     other = variant("dynamic", encoder)
-    with pytest.raises(StoppedHere):
+    with pytest.raises(Stopped):
         train([manifest], out, other, Notes(), cache=cache, force=True)
     assert (out / "run" / "member-0.safetensors").exists()
     with pytest.raises(ConfigError, match="not empty"):
@@ -214,7 +212,7 @@ def stopped(data, interrupter, tmp_path):
     manifest, encoder, cache = data
     out = tmp_path / "model"
     interrupter.n_left = 60
-    with pytest.raises(StoppedHere):
+    with pytest.raises(Stopped):
         train([manifest], out, variant("frozen", encoder), Notes(), cache=cache)
     interrupter.n_left = 0
     assert (out / "run" / "state.safetensors").exists()

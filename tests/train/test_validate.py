@@ -98,8 +98,8 @@ def test_the_key_is_what_the_setting_names(metric, expected):
 
 def test_equal_rank_correlations_tie_to_the_last_bit():
     orders = [[1.0, 2.0, 3.0], [1.0, 3.0, 9.0], [0.1, 0.2, 0.7]]
-    keys = [judge(panel=Oracle(scores), held=[0, 1, 2], rated=[1.0, 2.0, 3.0],
-                  systems=["a", "b", "c"], names=["x", "y", "x"]).key for scores in orders]  # fmt: skip
+    three = {"rated": [1.0, 2.0, 3.0], "systems": list("abc"), "names": list("xyx")}
+    keys = [judge(panel=Oracle(scores), held=[0, 1, 2], **three).key for scores in orders]
     assert [key[0] for key in keys] == [1.0, 1.0, 1.0]
 
 

@@ -9,21 +9,39 @@ from typing import Any
 from corpus import Notes
 
 from voxpanel.config import build_config
-from voxpanel.train import loop
-from voxpanel.train.run import train
+from voxpanel.train import loop, run
+from voxpanel.train.parallel import Group, start
+
+
+class Lasting(Group):
+    """The processes of several runs: a process group is started once in a process."""
+
+    def stop(self) -> None:
+        self.barrier()
+
+    def leave(self) -> None:
+        """Stay, for the next run."""
 
 
 def main(folders: list[Path]) -> None:
     """Run what `run.json` in each folder says; the model goes to `model` there."""
     if os.environ.get("RANK", "0") != "0":
         sys.addaudithook(lambda event, facts: forbid_writing(folders, event, facts))
+    with start() as group:
+        run.start = lambda: Lasting(group.rank, group.size, group.local_rank)
+        run_all(folders)
+
+
+def run_all(folders: list[Path]) -> None:
+    """Run one after another."""
     for folder in folders:
         wanted = json.loads((folder / "run.json").read_text())
         if wanted["save_every_step"]:
             loop.SAVE_EVERY_S, loop.SAVE_SHARE = -1.0, 0
         config = build_config(wanted["config"], "run.json")
         manifest, cache, out = Path(wanted["manifest"]), Path(wanted["cache"]), folder / "model"
-        train([manifest], out, config, Notes(), cache=cache, resume=wanted["resume"], device="cpu")
+        resume = wanted["resume"]
+        run.train([manifest], out, config, Notes(), cache=cache, resume=resume, device="cpu")
 
 
 def forbid_writing(folders: list[Path], event: str, facts: tuple[Any, ...]) -> None:

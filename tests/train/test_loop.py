@@ -316,6 +316,22 @@ def test_learned_uncertainties_move_with_the_weights(tmp_path):
     assert not torch.equal(before["panel.mos_head.weight"], trainer.panel.mos_head.weight)
 
 
+def test_what_is_learned_is_summed_over_processes(tmp_path):
+    """The uncertainties too: else each process would go on with its own."""
+    summed = []
+
+    class Spy(Group):
+        def sum_gradients(self, parameters):
+            summed.extend(parameters)
+
+    config = small_config("joint", losses={"balance_tasks": "uncertainty"})
+    trainer = make_trainer(tmp_path, config)
+    trainer.group = Spy()
+    trainer.step([0, 2, 4, 6], 0, 6)
+    expected = [*trainer.panel.parameters(), trainer.task_balance.log_variances]
+    assert list(map(id, summed)) == list(map(id, expected))
+
+
 def test_the_contrastive_loss_adds_to_the_mos_loss(tmp_path):
     found = []
     for weight in (0.0, 0.5):

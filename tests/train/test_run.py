@@ -21,12 +21,13 @@ from hostile import voice, wav_bytes
 
 from voxpanel.config import read_config
 from voxpanel.errors import AudioError, ConfigError, DataError
-from voxpanel.features import store
+from voxpanel.features import store, transformer
 from voxpanel.features.transformer import load_transformer
 from voxpanel.model.checkpoint import load_model
 from voxpanel.score import Scorer
 from voxpanel.train import loop
 from voxpanel.train.run import train
+from voxpanel.train.validate import predict
 
 STAGES = ["classes", "joint", "ratings"]
 UNTRAINED = ("synthesizer_head.", "fusion.test.", "label_mean")  # own names, own mean
@@ -145,7 +146,9 @@ def test_unlabelled_clips_take_part_in_the_stages_of_classes_only(frozen):
     assert n_train == {"classes": 8, "joint": 8, "ratings": 6}  # of 16 clips half is held out
 
 
-def test_the_second_run_computes_no_features(frozen, data, cache, tmp_path, monkeypatch):
+def test_the_second_run_computes_no_features(data, cache, tmp_path, monkeypatch):
+    train([data], tmp_path / "first", small_config("joint", epochs=1), Notes(), cache=cache)
+
     def refuse(*_):
         raise AssertionError("features were computed again")
 
@@ -289,17 +292,17 @@ def test_convolutions_move_when_they_are_told_to(data, encoder, tmp_path):
     assert not torch.equal(before[name], after[name])
 
 
-def test_a_fine_tuned_model_scores_with_the_encoder_in_its_folder(
-    fine_tuned, encoder, data, tmp_path
-):
-    moved = shutil.copytree(fine_tuned, tmp_path / "elsewhere")
+def test_a_fine_tuned_model_needs_nothing_but_its_folder(fine_tuned, data, tmp_path, monkeypatch):
+    def refuse(source):
+        raise AssertionError(f"{source} was looked for")
+
     path = clip_paths(data)[0]
-    score = Scorer.load(moved, device="cpu").score(path)
+    score = Scorer.load(fine_tuned, device="cpu").score(path)
     assert 1 <= score.mos <= 5
-    shutil.copytree(encoder, tmp_path / "encoder")
-    assert [e["stage"] for e in history(fine_tuned)] == STAGES
-    again = Scorer.load(moved, device="cpu").score(path)
-    assert again == score
+    moved = shutil.copytree(fine_tuned, tmp_path / "elsewhere")
+    monkeypatch.setattr(transformer, "load_transformer", refuse)
+    assert Scorer.load(moved, device="cpu").score(path) == score
+    assert [entry["stage"] for entry in history(fine_tuned)] == STAGES
 
 
 def test_gradient_checkpointing_changes_no_weight(fine_tuned, encoder, data, tmp_path):
@@ -356,15 +359,25 @@ def test_a_run_starts_from_the_weights_of_a_model(frozen, data, cache, tmp_path,
 
 
 def test_a_warm_start_is_right_on_average(frozen, data, cache, tmp_path, monkeypatch):
-    rows = [{**row, "score": f"{float(row['score']) - 1:.2f}" if row["score"] else ""}
-            for row in read_rows(data)]  # fmt: skip
-    manifest = write_manifest(data.with_name("lower.csv"), [
-        {**row, "score": max("1.00", row["score"]) if row["score"] else ""} for row in rows
-    ])  # fmt: skip
-    config = small_config(start=str(frozen), validation={"folds": 2, "members": 1})
-    (found,) = first_weights(monkeypatch, manifest, tmp_path / "model", config, cache)
-    model = load_model(frozen, "cpu").network.panels[0]
-    assert found["panel.label_mean"] < model.label_mean - 0.5
+    rows = read_rows(data)
+    for row in rows:
+        row["score"] = row["score"] and f"{1 + 0.5 * (float(row['score']) - 1):.2f}"
+    manifest = write_manifest(data.with_name("lower.csv"), rows)
+    found = []
+
+    def look(trainer):
+        material = trainer.material
+        rated = [row for row in range(16) if material.labelled[row] and material.folds[row]]
+        scores, _ = predict(trainer.panel.eval(), trainer.source, material, rated)
+        found.append((scores.mean(), material.ratings[rated].mean(), len(rated)))
+
+    monkeypatch.setattr(loop.Trainer, "run", look)
+    config = small_config(start=str(frozen))
+    train([manifest], tmp_path / "model", config, Notes(), cache=cache, device="cpu")
+    ((scored, rated, n_rated),) = found
+    assert n_rated == 6  # of the fold that the member may see
+    assert scored == pytest.approx(rated, abs=1e-6)
+    assert rated < 2.5  # far from what the started model was trained on, 3.2 on average
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class Trainer:
         output = self.panel(self.source(share), self.material.tests[share].to(self.device))
         loss = self.loss(output, share, len(rows), number, n_steps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types there
+        loss.backward()
         optimised = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.group.sum_gradients(optimised)
         nn.utils.clip_grad_norm_(self.trained.parameters(), settings.clip_norm)
@@ -188,7 +188,8 @@ class Trainer:
         self.log(mos=mos, synthesizer=synthesizer)
         regulariser = self.regulariser(output, n_global)
         if isinstance(self.task_balance, UncertaintyWeights):
-            return self.task_balance(mos, synthesizer, 1 / self.group.size) + regulariser
+            tasks: Tensor = self.task_balance(mos, synthesizer, 1 / self.group.size)
+            return tasks + regulariser
         return losses.joint(mos, synthesizer, regulariser, self.weights(number, n_steps))
 
     def regulariser(self, output: PanelOutput, n_global: int) -> Tensor:

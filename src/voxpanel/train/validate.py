@@ -113,4 +113,4 @@ def predict(
 
 def defined(number: float) -> float | None:
     """Return a number for JSON, which has no NaN."""
-    return None if isinstance(number, float) and math.isnan(number) else number
+    return None if math.isnan(number) else number

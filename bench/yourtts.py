@@ -37,10 +37,11 @@ from voxpanel.records import Clip
 from voxpanel.train.run import train
 
 FROZEN = ("backbone.name=distilled", "backbone.source=null", "backbone.fine_tune=false")
+ALONE = ("blend.ridge=0", "blend.prior=0")
 PREDICTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "frozen": ("frozen", ()),
-    "frozen, one expert": ("frozen", ("mixture.n_experts=1", "start=null")),
-    "frozen, not from base": ("frozen", ("start=null",)),
+    "frozen, mixture alone": ("frozen", ALONE),
+    "frozen, one expert alone": ("frozen", (*ALONE, "mixture.n_experts=1")),
     "ssl-mos": ("ssl-mos", (*FROZEN, "stages.0.learning_rate=1.0e-3")),
 }
 SCHEMES = {"sentence": 5, "speaker": 5, "system": 11}

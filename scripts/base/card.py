@@ -18,9 +18,9 @@ TRAINING = {
     " listeners who failed the test's screening are left out",
     "teacher labels": "Distill-MOS 0.9.1's own answers on the unlabelled clips and on degraded"
     " copies of them (test `teacher`): not human ratings",
-    "classes": "clips of public demo pages: CosyVoice (MIT), Spark-TTS (Apache-2.0), and F5-TTS,"
-    " FireRedTTS, HiFi-GAN, IndexTTS and VITS, whose pages state no licence for the clips; they"
-    " were used to learn to tell synthesizers apart, and none is distributed",
+    "unlabelled clips": "public demo pages: CosyVoice (MIT), Spark-TTS (Apache-2.0), and F5-TTS,"
+    " FireRedTTS, HiFi-GAN, IndexTTS and VITS, whose pages state no licence for the clips. They"
+    " taught the names of synthesizers, and carry the teacher's labels; none is distributed",
     "non-speech": "ESC-10 environmental recordings (CC BY 3.0, K. J. Piczak), and noise, chords,"
     " sweeps and clicks made by the script",
 }
@@ -28,7 +28,7 @@ TRAINING = {
 LIMITS = """\
 - The human ratings are of eight neural codecs in English. On other kinds of speech (a new language,
   text-to-speech, enhancement) the order of systems carries further than the absolute number.
-- Where ratings of your own are at hand, `voxpanel train` on a few hundred of them does better.
+- Where ratings of your own are at hand, train on them: `voxpanel train`.
 - Synthesizer names are those of the demo clips; a clip of any other synthesizer gets the name of
   the one it resembles.
 - The score is of the whole clip: a defect in a long recording is averaged with the rest."""

@@ -211,7 +211,13 @@ def finish(work: Path, rows: list[dict[str, str]], config: Config, out: Path) ->
         tests=loaded.record.tests,
         calibration=calibrate(predicted, rated, systems, BASIS),
         training={**TRAINING, **loaded.record.training},
-        measured={BASIS: measured, **held_out},
+        measured={
+            BASIS: measured,
+            "agreement with the teacher more than with people, held out by sentence": held_out[
+                f"held out by {config.validation.by}"
+            ],
+            **{name: held_out[name] for name in ("synthesizers told", "experts")},
+        },
     )
     card = write_card(record, PREFACE, LIMITS)
     save_model(out, loaded.network, record, card, dtype=torch.float16)

@@ -91,6 +91,28 @@ class MixtureSettings(Settings):
         return self
 
 
+class BlendSettings(Settings):
+    """Simpler opinions beside the mixture's (`model/blend.py`); none by default.
+
+    ridge: share of a ridge regression on pooled features in a member's score.
+    penalty: of that ridge, on standardised features.
+    prior: share of an earlier model's score.
+    model: that model: a name, folder or hub id; it must have the same frozen encoder.
+    """
+
+    ridge: float = Field(0.0, ge=0, lt=1)
+    penalty: float = Field(300.0, gt=0)
+    prior: float = Field(0.0, ge=0, lt=1)
+    model: str = "base"
+
+    @model_validator(mode="after")
+    def check_shares(self) -> "BlendSettings":
+        """Refuse shares that leave nothing to the mixture."""
+        if self.ridge + self.prior >= 1:
+            raise ValueError("the shares of ridge and prior must leave something to the mixture")
+        return self
+
+
 class LossSettings(Settings):
     """The joint loss (eq. 3-6).
 
@@ -146,13 +168,14 @@ class ValidationSettings(Settings):
     members: how many models are trained, each with another fold held out; the
         final score is their mean.
     metric: the number to improve; `system_srcc` breaks ties by the system's MSE,
-        then by the utterances' LCC.
+        then by the utterances' LCC. `last` keeps every stage's last epoch, for folds too
+        small to tell epochs apart.
     """
 
     by: Literal["sentence", "system", "path", "test"] = "sentence"
     folds: int = Field(5, ge=2)
     members: int = Field(1, ge=1)
-    metric: Literal["system_srcc", "utterance_lcc", "utterance_mse"] = "system_srcc"
+    metric: Literal["system_srcc", "utterance_lcc", "utterance_mse", "last"] = "system_srcc"
 
     @model_validator(mode="after")
     def check_members(self) -> "ValidationSettings":
@@ -175,6 +198,7 @@ class Config(Settings):
     backbone: BackboneSettings = BackboneSettings()
     fusion: FusionSettings = FusionSettings()
     mixture: MixtureSettings | None = MixtureSettings()
+    blend: BlendSettings = BlendSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     validation: ValidationSettings = ValidationSettings()
@@ -191,6 +215,8 @@ class Config(Settings):
                 f"mixture.residual: the experts' last width ({mixture.hidden[-1]}) must be "
                 f"fusion.dim ({self.fusion.dim})"
             )
+        if self.backbone.fine_tune and (self.blend.ridge or self.blend.prior):
+            raise ValueError("blend: a ridge or an earlier model needs a frozen encoder")
         if self.backbone.fine_tune and self.validation.members > 1:
             raise ValueError("validation.members: a fine-tuned encoder has one member")
         return self

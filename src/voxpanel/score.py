@@ -32,7 +32,8 @@ from voxpanel.records import Score
 WINDOW = 64  # clips read ahead, so that batches can be of like length
 BATCH_S = 80.0  # seconds of audio in a batch, padding included; bounds the memory
 NON_SPEECH_CLASS = "non-speech"  # a model may know sounds that are no speech as a class
-NON_SPEECH_P = 0.5
+NON_SPEECH_P = 0.9  # it is then believed
+DOUBTFUL_P, DOUBTFUL_SHARE = 0.5, 0.9  # or if less of the active time than that sounds like speech
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,21 +180,26 @@ class Scorer:
         verdict = self.network.listen(clips, torch.full((len(clips),), test))
         columns = (verdict.mos.cpu(), verdict.synthesizers.cpu(), verdict.gates.cpu())
         return [
-            self.fill_row(item.row, float(mos), probabilities.tolist(), tuple(gates.tolist()))
+            self.fill_row(item, float(mos), probabilities.tolist(), tuple(gates.tolist()))
             for item, mos, probabilities, gates in zip(heard, *columns, strict=True)
         ]
 
     def fill_row(
-        self, row: Score, mos: float, probabilities: list[float], gates: tuple[float, ...]
+        self, heard: Heard, mos: float, probabilities: list[float], gates: tuple[float, ...]
     ) -> Score:
         """Put a verdict into a clip's row, with its interval.
 
         What does not sound like speech keeps its number, but the interval is the scale.
         """
+        row = heard.row
         names = self.record.synthesizers
         best = int(np.argmax(probabilities))
         flags = row.flags
-        if names and names[best] == NON_SPEECH_CLASS and probabilities[best] > NON_SPEECH_P:
+        if (
+            names
+            and names[best] == NON_SPEECH_CLASS
+            and self.is_convincing(heard, probabilities[best])
+        ):
             flags = tuple(name for name in FLAGS if name in {*flags, "non-speech"})
         low, high = self.record.calibration.interval(mos)
         if "non-speech" in flags:
@@ -208,6 +214,14 @@ class Scorer:
             flags=flags,
             gates=gates,
         )
+
+    def is_convincing(self, heard: Heard, probability: float) -> bool:
+        """Tell whether to believe that a clip is not speech; noise over speech is speech."""
+        assert heard.clip is not None
+        measured = heard.clip.measurements
+        share = measured.speech_s / max(1e-6, measured.activity * measured.duration_s)
+        doubtful = probability > DOUBTFUL_P and share < DOUBTFUL_SHARE
+        return probability > NON_SPEECH_P or doubtful
 
     def test_place(self, test: str | None) -> int:
         """Return the place of a listening test in the embedding; 0 for none."""

@@ -120,6 +120,7 @@ class FrontEnd(nn.Module):
         n_frames = n_samples // HOP
         features = self.spectrogram(samples, n_samples)
         for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv2d)  # a ModuleList forgets what it holds
             features = functional.leaky_relu(convolution(features), 0.1)
             n_frames = (n_frames - 1) // convolution.stride[1] + 1  # the last one halves the rate
             # A convolution's bias would fill the padding and leak back one frame a layer.

@@ -7,7 +7,7 @@ comes from a newer format is refused by name.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from voxpanel.config import Config, build_config
 from voxpanel.errors import CheckpointError, VoxpanelError
+from voxpanel.features.backbone import Backbone
 from voxpanel.features.load import describe_backbone, rebuild_backbone
 from voxpanel.features.store import FEATURES_VERSION
 from voxpanel.model.calibration import Calibration
@@ -67,10 +68,12 @@ def save_model(
     record: ModelRecord,
     card: str,
     dtype: torch.dtype = torch.float32,
+    prior: ModelRecord | None = None,
 ) -> None:
     """Write a model folder; what is there under the same names is replaced.
 
     Args:
+        prior: the record of the earlier model whose panels are in `network.prior`.
         dtype: of what was learned, on disk; it is computed with as float32. Statistics
             stay as they are: a small deviation would magnify the rounding of its mean.
     """
@@ -95,6 +98,7 @@ def save_model(
         "label_scale": [1, 5],
         "backbone": describe_backbone(network.backbone),
         "n_members": len(network.panels),
+        "prior": prior and describe_prior(prior, len(network.prior)),
         "synthesizers": list(record.synthesizers),
         "tests": list(record.tests),
         "calibration": asdict(record.calibration),
@@ -117,20 +121,41 @@ def load_model(source: str | Path, device: str = "auto") -> LoadedModel:
     try:
         record = read_record(content, str(folder / CONFIG))
         backbone = rebuild_backbone(content["backbone"])
-        panels = [
-            Panel(record.config, backbone, max(1, len(record.synthesizers)), len(record.tests))
-            for _ in range(content["n_members"])
-        ]
+        sizes = (max(1, len(record.synthesizers)), len(record.tests))
+        panels = build_panels(record.config, backbone, sizes, content["n_members"])
+        prior: list[Panel] = []
+        if content["prior"] is not None:
+            earlier = content["prior"]
+            earlier_config = build_config(earlier["config"], f"{folder / CONFIG} prior")
+            prior = build_panels(earlier_config, backbone, earlier["sizes"], earlier["n_members"])
     except (VoxpanelError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CheckpointError(
             f"{folder / CONFIG}: an entry is missing or wrong ({reason}); fetch the model again"
         ) from None
-    network = MosModel(backbone, panels)
+    network = MosModel(backbone, panels, prior)
     fill(network, folder / WEIGHTS)
     network.eval().requires_grad_(False).to(choose_device(device))
     identity = f"{record.name} {record.version} {hash_files(folder)}"
     return LoadedModel(network, record, identity)
+
+
+def describe_prior(record: ModelRecord, n_members: int) -> dict[str, Any]:
+    """Return what it takes to build an earlier model's panels again."""
+    return {
+        "name": f"{record.name} {record.version}",
+        "n_members": n_members,
+        "sizes": [max(1, len(record.synthesizers)), len(record.tests)],
+        "config": record.config.model_dump(mode="json"),
+    }
+
+
+def build_panels(
+    config: Config, backbone: Backbone, sizes: Sequence[int], n_members: int
+) -> list[Panel]:
+    """Build panels without their weights; `sizes` counts synthesizers and tests."""
+    n_synthesizers, n_tests = sizes
+    return [Panel(config, backbone, n_synthesizers, n_tests) for _ in range(n_members)]
 
 
 def find_model(source: str) -> Path:

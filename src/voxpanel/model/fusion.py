@@ -8,6 +8,8 @@ company. Each branch is projected to one width and they are added.
 Axes: B clips, L layers, D features, G the global vector.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -84,19 +86,7 @@ class Fusion(nn.Module):
 
     def pool(self, features: Features) -> Tensor:
         """Pool the weighted sum of layers: `[B, n_statistics * D]`."""
-        weights = torch.softmax(self.layer_logits, dim=0)
-        return torch.cat([self.statistic(name, features, weights) for name in self.statistics], 1)
-
-    def statistic(self, name: str, features: Features, weights: Tensor) -> Tensor:
-        """Return one statistic of the weighted sum over frames: `[B, D]`."""
-        mean, covariance, change = features.moments
-        if name == "mean":
-            return torch.einsum("bld,l->bd", mean, weights)
-        if name == "deviation":
-            return weighted_deviation(covariance, weights).log()
-        if name == "change":
-            return weighted_deviation(change, weights).log()
-        raise ValueError(f"statistic {name!r}: known are mean, deviation, change")
+        return pool_layers(self.statistics, features, torch.softmax(self.layer_logits, dim=0))
 
     def forward(self, features: Features, tests: Tensor) -> Tensor:
         """Return the global vector `[B, G]`.
@@ -113,6 +103,28 @@ class Fusion(nn.Module):
         if self.fullband is not None:
             vector = vector + self.fullband(features.fullband)
         return vector
+
+
+def pool_layers(statistics: Sequence[str], features: Features, weights: Tensor) -> Tensor:
+    """Return statistics of the weighted sum of layers over frames: `[B, n_statistics * D]`.
+
+    Args:
+        statistics: names out of `mean`, `deviation` and `change`; of the last two, the log.
+        weights: `[L]`.
+    """
+    return torch.cat([statistic(name, features, weights) for name in statistics], dim=1)
+
+
+def statistic(name: str, features: Features, weights: Tensor) -> Tensor:
+    """Return one statistic of the weighted sum of layers over frames: `[B, D]`."""
+    mean, covariance, change = features.moments
+    if name == "mean":
+        return torch.einsum("bld,l->bd", mean, weights)
+    if name == "deviation":
+        return weighted_deviation(covariance, weights).log()
+    if name == "change":
+        return weighted_deviation(change, weights).log()
+    raise ValueError(f"statistic {name!r}: known are mean, deviation, change")
 
 
 def initial_layer_logits(settings: FusionSettings, n_layers: int) -> Tensor:

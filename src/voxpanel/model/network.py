@@ -18,7 +18,8 @@ from voxpanel.config import Config
 from voxpanel.features.backbone import Backbone
 from voxpanel.features.extract import ClipInput, Features, encode
 from voxpanel.features.fullband import DIM as N_BANDS
-from voxpanel.model.fusion import Fusion
+from voxpanel.model.blend import Blend
+from voxpanel.model.fusion import UNKNOWN_TEST, Fusion
 from voxpanel.model.mixture import Experts, Gate, Mixture
 
 LOWEST, HIGHEST = 1.0, 5.0  # ends of the scale
@@ -84,12 +85,24 @@ class Panel(nn.Module):
                 Experts(width, settings.n_experts, settings.hidden, settings.dropout),
             )
             width = self.mixture.experts.dim_out
+        self.blend: Blend | None = None
+        if config.blend.ridge or config.blend.prior:
+            layer_weights = torch.softmax(self.fusion.layer_logits, dim=0)
+            self.blend = Blend(config.blend, layer_weights, backbone.dim)
         self.mos_head = nn.Linear(width, 1)
         self.synthesizer_head = nn.Linear(width, n_synthesizers)
         self.register_buffer("label_mean", torch.tensor(3.0))
 
-    def forward(self, features: Features, tests: Tensor) -> PanelOutput:
-        """Score B clips as listening tests `[B]` would; see `Fusion.forward`."""
+    def forward(
+        self, features: Features, tests: Tensor, prior: Tensor | None = None
+    ) -> PanelOutput:
+        """Score B clips as listening tests `[B]` would; see `Fusion.forward`.
+
+        In training the score is the mixture's own; the blend is for answers.
+
+        Args:
+            prior: `[B]`, an earlier model's scores, where the blend has a share for them.
+        """
         vector = self.fusion(features, tests)
         experts = gates = vector.new_zeros(len(vector), 0)
         blended = vector
@@ -98,16 +111,24 @@ class Panel(nn.Module):
         if self.residual:
             blended = blended + vector
         mos = self.label_mean + self.mos_head(blended).squeeze(1)
+        if self.blend is not None and not self.training:
+            mos = self.blend(mos, features, prior)
         return PanelOutput(mos, self.synthesizer_head(blended), gates, experts)
 
 
 class MosModel(nn.Module):
-    """An encoder and the panels that read it."""
+    """An encoder and the panels that read it.
 
-    def __init__(self, backbone: Backbone, panels: Sequence[Panel]) -> None:
+    prior: panels of an earlier model on the same encoder, for the members' blends.
+    """
+
+    def __init__(
+        self, backbone: Backbone, panels: Sequence[Panel], prior: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.panels = nn.ModuleList(panels)
+        self.prior = nn.ModuleList(prior)
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +137,8 @@ class MosModel(nn.Module):
 
     def forward(self, features: Features, tests: Tensor) -> Verdict:
         """Ask every member about B clips and average."""
-        outputs = [panel(features, tests) for panel in self.panels]
+        prior = mean_score(self.prior, features) if len(self.prior) else None
+        outputs = [panel(features, tests, prior) for panel in self.panels]
         scores = torch.stack([output.mos for output in outputs])
         probabilities = torch.stack([output.logits.softmax(dim=1) for output in outputs])
         gates = torch.cat([output.gates for output in outputs], dim=1) / len(outputs)
@@ -131,3 +153,9 @@ class MosModel(nn.Module):
         """Encode a batch and score it, without gradients."""
         with torch.inference_mode():
             return self.forward(encode(self.backbone, clips), tests.to(self.device))
+
+
+def mean_score(panels: nn.ModuleList, features: Features) -> Tensor:
+    """Return the mean score `[B]` of panels, for no listening test in particular."""
+    tests = torch.full((len(features.fullband),), UNKNOWN_TEST, device=features.fullband.device)
+    return torch.stack([panel(features, tests).mos for panel in panels]).mean(dim=0)

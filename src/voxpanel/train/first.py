@@ -49,6 +49,9 @@ def first_panel(
     if not rated:
         raise DataError(f"fold {member} holds every rated clip; group by something finer")
     panel.label_mean.fill_(float(material.targets[rated].mean()))
+    if panel.blend is not None:
+        ratings = torch.from_numpy(material.ratings[rated])
+        panel.blend.fit(in_batches(source, rated), ratings, material.prior[rated])
     if started is None:
         with torch.no_grad():
             panel.fusion.fit(in_batches(source, seen.tolist()))

@@ -230,7 +230,10 @@ class Trainer:
     def validate(self, held: list[int]) -> Validation:
         """Score the held-out clips of this stage."""
         self.trained.eval()
-        return validate(self.panel, self.source, self.material, held, self.stage, self.config)
+        epoch = self.progress.epoch
+        return validate(
+            self.panel, self.source, self.material, held, self.stage, epoch, self.config
+        )
 
     def finish_epoch(self, n_rows: int, validation: Validation) -> None:
         """Log the epoch, keep the weights if they are the best, and save."""

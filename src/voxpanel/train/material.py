@@ -34,6 +34,7 @@ class Material:
     ratings: `[N]`, plain mean ratings, which validation compares with.
     labelled: `[N]` bool.
     weights: `[N]`, how much each rating counts in the MOS loss.
+    prior: `[N]`, what an earlier model says of each clip; NaN before it was asked.
     classes: `[N]` int64, place in `synthesizers`, or `UNKNOWN_CLASS`.
     tests: `[N]` int64, 1 + place in `test_names`, or 0.
     folds: `[N]`, which fold a clip is in; `TRAIN_FOLD` if it is never held out.
@@ -44,6 +45,7 @@ class Material:
     ratings: NDArray[np.float64]
     labelled: Tensor
     weights: Tensor
+    prior: Tensor
     classes: Tensor
     tests: Tensor
     folds: NDArray[np.int64]
@@ -91,6 +93,7 @@ def gather(ratings: Sequence[Rating], config: Config) -> Material:
         ratings=np.array(rated),
         labelled=torch.tensor([clip.score is not None for clip in listened]),
         weights=torch.tensor([test_weight(clip.test, config) for clip in listened]),
+        prior=torch.full((len(listened),), torch.nan),
         classes=torch.tensor(
             [
                 synthesizers.index(clip.synthesizer) if clip.synthesizer else UNKNOWN_CLASS
@@ -142,6 +145,7 @@ def with_fewer(material: Material, keep: NDArray[np.bool_]) -> Material:
         ratings=material.ratings[keep],
         labelled=material.labelled[places],
         weights=material.weights[places],
+        prior=material.prior[places],
         classes=material.classes[places],
         tests=material.tests[places],
         folds=material.folds[keep],

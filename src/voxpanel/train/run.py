@@ -6,6 +6,7 @@ in `out/run` (`runlog.py`); one that was stopped continues from there to the sam
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,21 +14,28 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from voxpanel.config import Config
 from voxpanel.data.manifest import read_manifest
 from voxpanel.data.splits import group_keys
+from voxpanel.errors import ConfigError
 from voxpanel.evaluate import evaluate_pairs
 from voxpanel.evaluate.pairing import Pairs
 from voxpanel.features.load import load_backbone
-from voxpanel.features.store import FeatureStore, default_store
+from voxpanel.features.store import FeatureStore, default_store, hash_weights
 from voxpanel.model.calibration import calibrate
 from voxpanel.model.card import write_card
-from voxpanel.model.checkpoint import ModelRecord, choose_device, load_model, save_model
+from voxpanel.model.checkpoint import (
+    LoadedModel,
+    ModelRecord,
+    choose_device,
+    load_model,
+    save_model,
+)
 from voxpanel.model.gates import gate_report
 from voxpanel.model.losses import UNKNOWN_CLASS
-from voxpanel.model.network import MosModel, Panel
+from voxpanel.model.network import MosModel, Panel, mean_score
 from voxpanel.records import Rating
 from voxpanel.train.first import copy_encoder, first_panel
 from voxpanel.train.loop import Trainer
@@ -125,6 +133,7 @@ class Run:
         self.n_members = n_members(self.material, config)
         self.backbone = load_backbone(config.backbone).to(device)
         self.started = load_model(config.start, str(device)) if config.start else None
+        self.prior = load_model(config.blend.model, str(device)) if config.blend.prior else None
         if self.started is not None:
             copy_encoder(self.backbone, self.started)
 
@@ -140,6 +149,25 @@ class Run:
         for reason in readable.reasons:
             self.watcher.say(f"left out: {reason}")
         self.material = with_fewer(self.material, readable.kept)
+        if self.prior is not None:
+            self.material = replace(self.material, prior=self.ask(self.prior))
+
+    def ask(self, model: LoadedModel) -> Tensor:
+        """Return what an earlier model says of every clip: `[N]`."""
+        if hash_weights(model.network.backbone) != hash_weights(self.backbone):
+            raise ConfigError(
+                f"blend.model: {model.identity} has another encoder than {self.backbone.name}; "
+                "use the backbone that it has, or set blend.prior=0"
+            )
+        if len(model.network.prior):
+            raise ConfigError(
+                f"blend.model: {model.identity} itself blends an earlier model in; give that one"
+            )
+        rows = range(len(self.material.clips))
+        parts = [list(rows[start_row : start_row + 64]) for start_row in rows[::64]]
+        with torch.inference_mode():
+            scores = [mean_score(model.network.panels, self.source(part)) for part in parts]
+        return torch.cat(scores)
 
     def train_member(self, member: int) -> None:
         """Train one member, unless its weights are there already."""
@@ -216,9 +244,11 @@ class Run:
             sum(record["n_named"] for record in records),
             sum(record["n_told"] for record in records),
         )
-        network = MosModel(self.backbone, panels).eval()
+        prior = list(self.prior.network.panels) if self.prior else []
+        network = MosModel(self.backbone, panels, prior).eval()
         model = self.describe(held_out, network)
-        save_model(self.folder.out, network, model, write_card(model))
+        prior_record = self.prior.record if self.prior else None
+        save_model(self.folder.out, network, model, write_card(model), prior=prior_record)
         self.folder.finish([entry for record in records for entry in record["history"]])
 
     def describe(self, held_out: HeldOut, network: MosModel) -> ModelRecord:

@@ -2,8 +2,8 @@
 
     python bench/yourtts.py DATA/rated/yourtts-pt
 
-Four predictors on the very same folds: the recipe `frozen` (with its mixture), the same
-without a mixture, `ssl-mos` (mean of the encoder's last layer, one linear layer), and a ridge
+On the very same folds: the recipe `frozen`, its mixture alone, one expert in place of the
+mixture, `ssl-mos` (mean of the encoder's last layer, one linear layer), and a ridge
 on mean and deviation of the encoder's third transformer layer. Folds are grouped by sentence,
 by speaker (5 each) and by system (each unseen in turn), several draws of each. A clip's
 score always comes from models that saw neither it nor its group. Written as it goes:
@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import multiprocessing
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +36,16 @@ from voxpanel.records import Clip
 from voxpanel.train.run import train
 
 FROZEN = ("backbone.name=distilled", "backbone.source=null", "backbone.fine_tune=false")
-ALONE = ("blend.ridge=0", "blend.prior=0")
+ALONE = "frozen, mixture alone"  # the training of `frozen`, its answers without the blend
 PREDICTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "frozen": ("frozen", ()),
-    "frozen, mixture alone": ("frozen", ALONE),
-    "frozen, one expert alone": ("frozen", (*ALONE, "mixture.n_experts=1")),
+    "frozen, one expert alone": (
+        "frozen",
+        ("blend.ridge=0", "blend.prior=0", "mixture.n_experts=1"),
+    ),
     "ssl-mos": ("ssl-mos", (*FROZEN, "stages.0.learning_rate=1.0e-3")),
 }
+SHOWN = ("ridge", "ssl-mos", "frozen, one expert alone", ALONE, "frozen")
 SCHEMES = {"sentence": 5, "speaker": 5, "system": 11}
 RIDGE_LAYER, RIDGE_PENALTY = 3, 300.0  # the layer that README's ridge reads; 0 is the projection
 N_BOOTSTRAP = 1000
@@ -146,22 +148,30 @@ def run_fold(job: tuple[Path, str, str, int, int]) -> str:
     held = np.flatnonzero(numbers == fold)
     store = FeatureStore(load_backbone(read_config("frozen").backbone), default_store())
     if predictor == "ridge":
-        scores = ridge_scores(store, listened, numbers != fold)
+        answers = {predictor: ridge_scores(store, listened, numbers != fold)}
     else:
         recipe, overrides = PREDICTORS[predictor]
         config = read_config(recipe, [*overrides, f"seed={draw}"])
         kept = {listened[row].path for row in np.flatnonzero(numbers != fold)}
-        scores = trained_scores(work, config, kept, store, [listened[row].path for row in held])
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps({"rows": held.tolist(), "scores": scores}))
-    draft.rename(path)
+        answers = trained_scores(
+            work, predictor, config, kept, store, [listened[row].path for row in held]
+        )
+    for answer, scores in answers.items():
+        draft = work / f"{answer} {scheme} {draw} {fold}.draft"
+        draft.write_text(json.dumps({"rows": held.tolist(), "scores": scores}))
+        draft.rename(draft.with_suffix(".json"))
     return name
 
 
 def trained_scores(
-    work: Path, config: Config, kept: set[Path], store: FeatureStore, paths: Sequence[Path]
-) -> list[float]:
-    """Train on the rows of some clips and score others."""
+    work: Path,
+    predictor: str,
+    config: Config,
+    kept: set[Path],
+    store: FeatureStore,
+    paths: Sequence[Path],
+) -> dict[str, list[float]]:
+    """Train on the rows of some clips and score others; `frozen` also without its blend."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         manifest = Path(folder) / "train.csv"
         with (work / "all.csv").open(newline="", encoding="utf-8") as file:
@@ -169,13 +179,16 @@ def trained_scores(
         with manifest.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerows([rows[0], *(row for row in rows[1:] if Path(row[0]) in kept)])
-        out = train([manifest], Path(folder) / "model", config, Silent())
-        network = load_model(out).network
-        features = concatenate([store.one(path) for path in paths])
-        with torch.inference_mode():
-            scores = network(features, torch.zeros(len(paths), dtype=torch.long)).mos.tolist()
-        shutil.rmtree(out)
-    return [float(score) for score in scores]
+        network = load_model(train([manifest], Path(folder) / "model", config, Silent())).network
+    features = concatenate([store.one(path) for path in paths])
+    tests = torch.zeros(len(paths), dtype=torch.long)
+    with torch.inference_mode():
+        answers = {predictor: network(features, tests).mos.tolist()}
+        if predictor == "frozen":
+            for panel in network.panels:
+                panel.blend = None
+            answers[ALONE] = network(features, tests).mos.tolist()
+    return answers
 
 
 def ridge_scores(
@@ -222,7 +235,7 @@ def report(work: Path, n_draws: int) -> str:
     ]
     every: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
     for scheme in SCHEMES:
-        for predictor in ("ridge", *PREDICTORS):
+        for predictor in SHOWN:
             draws = [gather_scores(work, predictor, scheme, d, len(rated)) for d in range(n_draws)]
             every[scheme, predictor] = draws
             values = []
@@ -245,7 +258,7 @@ def report(work: Path, n_draws: int) -> str:
     )
     lines.append("| folds by | against | utterance LCC | system LCC |\n|---|---|---|---|")
     for scheme in SCHEMES:
-        for predictor in ("ridge", *list(PREDICTORS)[1:]):
+        for predictor in [name for name in SHOWN if name != "frozen"]:
             cells = " | ".join(
                 f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
                 for value, low, high in paired(

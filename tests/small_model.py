@@ -13,7 +13,7 @@ import torch
 from hostile import RATE_HZ, voice
 
 from voxpanel.audio import from_array
-from voxpanel.config import Config, read_config
+from voxpanel.config import BlendSettings, Config, read_config
 from voxpanel.features.backbone import Backbone
 from voxpanel.features.distilled import DistilledEncoder
 from voxpanel.features.extract import encode, prepare
@@ -30,7 +30,8 @@ N_MEMBERS = 2
 
 def small_config(**changes) -> Config:
     """Return the recipe `frozen` with other settings on top."""
-    return read_config("frozen").model_copy(update=changes)
+    alone = {"blend": BlendSettings(), **changes}
+    return read_config("frozen").model_copy(update=alone)
 
 
 def small_record(**changes) -> ModelRecord:

@@ -130,7 +130,7 @@ def test_merging_leaves_both_sides_as_they_were():
     ],
 )
 def test_an_override_changes_one_setting_and_no_other(override, read, expected):
-    config, before = read_config("frozen", [override]), read_config("frozen")
+    config, before = read_config("paper", [override]), read_config("paper")
     assert read(config) == expected
     assert read(before) != expected
     group = override.partition("=")[0].split(".")[0]
@@ -140,8 +140,8 @@ def test_an_override_changes_one_setting_and_no_other(override, read, expected):
 
 def test_an_override_of_one_place_leaves_the_rest_of_the_list():
     stages, before = (
-        read_config("frozen", ["stages.1.epochs=2"]).stages,
-        read_config("frozen").stages,
+        read_config("paper", ["stages.1.epochs=2"]).stages,
+        read_config("paper").stages,
     )
     assert stages[0] == before[0]
     assert stages[2] == before[2]
@@ -161,19 +161,19 @@ def test_a_group_that_a_recipe_took_out_can_be_put_back():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("fusoin.dim=3", "frozen fusoin: not a setting here; did you mean 'fusion'?"),
-        ("fusion.dims=3", "frozen fusion.dims: not a setting here; did you mean 'dim'?"),
+        ("fusoin.dim=3", "paper fusoin: not a setting here; did you mean 'fusion'?"),
+        ("fusion.dims=3", "paper fusion.dims: not a setting here; did you mean 'dim'?"),
         ("mixture.n_expert=3", "mixture.n_expert: not a setting here; did you mean 'n_experts'?"),
         (
             "stages.1.lerning_rate=1",
-            "frozen stages.1.lerning_rate: not a setting here; did you mean 'learning_rate'?",
+            "paper stages.1.lerning_rate: not a setting here; did you mean 'learning_rate'?",
         ),
         ("optimizer.zzz=3", "known are batch_size, weight_decay, warmup, clip_norm"),
     ],
 )
 def test_an_unknown_name_is_refused_and_the_right_one_suggested(override, message):
     with pytest.raises(ConfigError) as caught:
-        read_config("frozen", [override])
+        read_config("paper", [override])
     assert message in str(caught.value)
 
 
@@ -190,7 +190,7 @@ def test_every_wrong_setting_of_a_file_is_named(write):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("validation.members=9", r"frozen validation: members \(9\) cannot exceed folds \(5\)"),
+        ("validation.members=21", r"frozen validation: members \(21\) cannot exceed folds \(20\)"),
         ("backbone.name=transformer", "frozen: backbone.source: the transformer needs a folder"),
         ("mixture.top_k=5", r"frozen mixture: top_k \(5\) cannot exceed n_experts \(4\)"),
         ("mixture.hidden=[]", "frozen mixture.hidden: .* at least 1"),
@@ -199,7 +199,7 @@ def test_every_wrong_setting_of_a_file_is_named(write):
             "mixture={residual: true, hidden: [7]}",
             r"frozen: mixture.residual: the experts' last width \(7\) must be fusion.dim",
         ),
-        ("backbone.fine_tune=true", "frozen: validation.members: a fine-tuned encoder has one"),
+        ("backbone.fine_tune=true", "frozen: blend: a ridge or an earlier model needs a frozen"),
         ("stages=[]", "frozen stages: .* at least 1"),
         (
             "stages.0.clips=every",
@@ -227,8 +227,13 @@ def test_values_out_of_range_or_that_exclude_one_another_are_refused(override, m
 )
 def test_an_override_that_makes_no_sense_is_refused(override, message):
     with pytest.raises(ConfigError) as caught:
-        read_config("frozen", [override])
+        read_config("paper", [override])
     assert str(caught.value).startswith(message)
+
+
+def test_a_fine_tuned_encoder_has_one_member():
+    with pytest.raises(ConfigError, match="^paper: validation.members: a fine-tuned encoder has"):
+        read_config("paper", ["validation.members=2"])
 
 
 def test_a_name_that_is_neither_recipe_nor_file_is_refused():

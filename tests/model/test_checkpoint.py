@@ -46,7 +46,8 @@ def scores_of(scorer):
 def change(folder, **entries):
     """Replace entries of a `config.json`; None takes one out."""
     content = json.loads((folder / CONFIG).read_text("utf-8")) | entries
-    kept = {name: value for name, value in content.items() if value is not None}
+    gone = {name for name, value in entries.items() if value is None}
+    kept = {name: value for name, value in content.items() if name not in gone}
     (folder / CONFIG).write_text(json.dumps(kept), "utf-8")
 
 

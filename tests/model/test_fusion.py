@@ -14,6 +14,7 @@ from voxpanel.model.fusion import (
     Fusion,
     Standardiser,
     initial_layer_logits,
+    statistic,
 )
 
 N_CLIPS, N_LAYERS, N_FRAMES, DIM, N_BANDS, N_TESTS = 12, 4, 9, 6, 5, 3
@@ -107,7 +108,7 @@ def test_statistics_come_in_the_order_of_their_names(statistics, features):
 
 def test_an_unknown_statistic_is_refused_with_those_that_are_known(features):
     with pytest.raises(ValueError, match="'median': known are mean, deviation, change"):
-        make_fusion().statistic("median", features, torch.ones(N_LAYERS))
+        statistic("median", features, torch.ones(N_LAYERS))
 
 
 def test_last_picks_the_last_layer_and_never_another(frames, features):

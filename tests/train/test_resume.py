@@ -78,8 +78,9 @@ def interrupter(monkeypatch):
 def data(tmp_path_factory):
     """Return a manifest, an encoder's folder and a cache, for all runs here."""
     folder = tmp_path_factory.mktemp("data")
-    manifest = write_corpus(folder)
-    return manifest, write_encoder(folder / "encoder"), folder / "cache"
+    manifest, cache = write_corpus(folder), folder / "cache"
+    train([manifest], folder / "earlier", small_config("joint", epochs=1), Notes(), cache=cache)
+    return manifest, write_encoder(folder / "encoder"), cache
 
 
 def variant(name, encoder):
@@ -87,6 +88,9 @@ def variant(name, encoder):
     if name.startswith("fine-tuned"):
         backbone = {"name": "transformer", "source": str(encoder), "fine_tune": True}
         return small_config(epochs=8 if name.endswith("long") else 1, backbone=backbone)
+    if name == "blended":
+        blend = {"ridge": 0.4, "prior": 0.2, "model": str(encoder.parent / "earlier")}
+        return small_config(blend=blend, validation={**MEMBERS, "metric": "last"})
     if name == "long":
         return small_config(epochs=60, validation=MEMBERS)
     epochs = 3 if name == "dynamic" else 2  # its weights need two epochs behind them
@@ -112,7 +116,7 @@ def hashes(out):
     return {name: hash_file(out / name) for name in RESULTS}
 
 
-VARIANTS = ["frozen", "uncertainty", "dynamic", "fine-tuned"]
+VARIANTS = ["frozen", "uncertainty", "dynamic", "blended", "fine-tuned"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -136,7 +140,7 @@ def test_a_run_stopped_many_times_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    "stride", [23, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
+    "stride", [23, pytest.param(5, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 def test_a_run_may_stop_at_any_of_its_moments(stride, data, straight, interrupter, tmp_path):
     manifest, encoder, cache = data

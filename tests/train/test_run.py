@@ -380,6 +380,63 @@ def test_a_warm_start_is_right_on_average(frozen, data, cache, tmp_path, monkeyp
     assert rated < 2.5  # far from what the started model was trained on, 3.2 on average
 
 
+def scores_of(trainer, rows):
+    return predict(trainer.panel.eval(), trainer.source, trainer.material, rows)[0]
+
+
+def test_a_blended_model_scores_as_it_did_in_training(frozen, data, cache, tmp_path, monkeypatch):
+    """Also from its folder alone: the earlier model's panels are in it."""
+    blend = {"ridge": 0.3, "prior": 0.3, "model": str(frozen)}
+    config = small_config(epochs=1, blend=blend, validation={"folds": 2, "metric": "last"})
+    found = {}
+    run = loop.Trainer.run
+
+    def look(trainer):
+        run(trainer)
+        paths = [clip.path for clip in trainer.material.clips]
+        found.update(zip(paths, scores_of(trainer, list(range(len(paths)))), strict=True))
+
+    monkeypatch.setattr(loop.Trainer, "run", look)
+    out = train([data], tmp_path / "model", config, Notes(), cache=cache, device="cpu")
+    frozen.rename(frozen.with_name("away"))
+    try:
+        scorer = Scorer.load(out, device="cpu")
+    finally:
+        frozen.with_name("away").rename(frozen)
+    for path in clip_paths(data):
+        expected = min(5.0, max(1.0, found[path]))
+        test = None if path.name.startswith(UNRATED) else "quiet"
+        score = scorer.score(path, test=test)
+        assert score.mos == pytest.approx(expected, abs=1e-5), path  # float32 in other batches
+
+
+def test_a_warm_start_fits_its_own_blend(frozen, data, cache, tmp_path, monkeypatch):
+    """The started model has none; the mixture below is right on average by itself."""
+    found = []
+
+    def look(trainer):
+        blend, trainer.panel.blend = trainer.panel.blend, None
+        material = trainer.material
+        rated = [row for row in range(16) if material.labelled[row] and material.folds[row]]
+        error = scores_of(trainer, rated).mean() - material.ratings[rated].mean()
+        trainer.panel.blend = blend
+        found.append((error, blend.weights.abs().sum(), blend.mean_rating))
+
+    monkeypatch.setattr(loop.Trainer, "run", look)
+    config = small_config(start=str(frozen), blend={"ridge": 0.5})
+    train([data], tmp_path / "model", config, Notes(), cache=cache, device="cpu")
+    ((error, size, mean_rating),) = found
+    assert error == pytest.approx(0, abs=1e-6)
+    assert size > 0
+    assert mean_rating != 3.0
+
+
+def test_an_earlier_model_with_another_encoder_is_refused(fine_tuned, data, cache, tmp_path):
+    config = small_config(blend={"prior": 0.2, "model": str(fine_tuned)})
+    with pytest.raises(ConfigError, match=r"blend\.model: model .* has another encoder"):
+        train([data], tmp_path / "model", config, Notes(), cache=cache, device="cpu")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

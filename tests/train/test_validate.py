@@ -32,8 +32,8 @@ class Oracle:
         self.scores, self.told = torch.tensor(scores), told
         self.asked = []
 
-    def __call__(self, rows, tests):
-        assert len(tests) == len(rows)
+    def __call__(self, rows, tests, prior):
+        assert len(tests) == len(prior) == len(rows)
         self.asked.append(len(rows))
         logits = torch.tensor([[1.0, 0.0] if self.told[row] == "x" else [0.0, 1.0] for row in rows])
         nothing = torch.empty(len(rows), 0)
@@ -48,10 +48,10 @@ def make_material(rated=RATED, systems=SYSTEMS, names=NAMES):
     return gather(rows, small_config())
 
 
-def judge(stage="joint", held=ALL, metric="system_srcc", panel=None, **changes):
+def judge(stage="joint", held=ALL, metric="system_srcc", panel=None, epoch=0, **changes):
     config = small_config(stage, validation={"metric": metric})
     material = make_material(**changes)
-    return validate(panel or Oracle(), list, material, held, config.stages[0], config)
+    return validate(panel or Oracle(), list, material, held, config.stages[0], config, epoch)
 
 
 def test_utterances_are_compared_with_their_mean_ratings():
@@ -108,6 +108,15 @@ def test_nearer_scores_have_a_larger_key(metric):
     near = [score and score + 0.01 * place for place, score in enumerate(RATED)]
     perfect = Oracle([3.0 if score is None else score for score in near])
     assert judge(metric=metric, panel=perfect).key > judge(metric=metric).key
+
+
+def test_the_last_epoch_is_the_best_where_that_is_asked_for():
+    perfect = Oracle([3.0 if score is None else score for score in RATED])
+    early = judge(metric="last", panel=perfect, epoch=3)
+    late = judge(metric="last", epoch=4)
+    assert late.key > early.key
+    assert early.utterance.mse < late.utterance.mse  # which is told all the same
+    assert judge("classes", metric="last", held=[], epoch=5).key > late.key
 
 
 def test_a_stage_that_learns_classes_only_is_judged_by_them():

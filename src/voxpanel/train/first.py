@@ -23,7 +23,8 @@ from voxpanel.train.state import seed_step
 from voxpanel.train.validate import predict
 
 BATCH = 16
-OWN = ("synthesizer_head.", "fusion.test.")  # their rows are names of the data at hand
+# Their rows are names of the data at hand, or they are fitted to it.
+OWN = ("synthesizer_head.", "fusion.test.", "blend.")
 
 
 def first_panel(
@@ -50,14 +51,17 @@ def first_panel(
         raise DataError(f"fold {member} holds every rated clip; group by something finer")
     panel.label_mean.fill_(float(material.targets[rated].mean()))
     if panel.blend is not None:
-        ratings = torch.from_numpy(material.ratings[rated])
-        panel.blend.fit(in_batches(source, rated), ratings, material.prior[rated])
+        device = panel.label_mean.device
+        ratings = torch.from_numpy(material.ratings[rated]).to(device)
+        panel.blend.fit(in_batches(source, rated), ratings, material.prior[rated].to(device))
     if started is None:
         with torch.no_grad():
             panel.fusion.fit(in_batches(source, seen.tolist()))
         return panel
     copy_weights(panel, started, member)
+    blend, panel.blend = panel.blend, None  # the mixture alone has to be right on average
     scores, _ = predict(panel.eval(), source, material, rated)
+    panel.blend = blend
     panel.label_mean += float((material.targets[rated].double().numpy() - scores).mean())
     return panel
 

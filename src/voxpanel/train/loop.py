@@ -232,7 +232,7 @@ class Trainer:
         self.trained.eval()
         epoch = self.progress.epoch
         return validate(
-            self.panel, self.source, self.material, held, self.stage, epoch, self.config
+            self.panel, self.source, self.material, held, self.stage, self.config, epoch
         )
 
     def finish_epoch(self, n_rows: int, validation: Validation) -> None:

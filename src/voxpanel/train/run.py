@@ -286,7 +286,8 @@ class Run:
                 for start_row in range(0, len(rows), 64):
                     part = rows[start_row : start_row + 64]
                     tests = self.material.tests[part].to(self.device)
-                    gates.append(panel(self.source(part), tests).gates.cpu())
+                    prior = self.material.prior[part].to(self.device)
+                    gates.append(panel(self.source(part), tests, prior).gates.cpu())
             weights = torch.cat(gates).numpy()
             if weights.shape[1]:
                 report = gate_report(weights)

@@ -53,8 +53,8 @@ def validate(
     material: Material,
     held: list[int],
     stage: Stage,
-    epoch: int,
     config: Config,
+    epoch: int = 0,
 ) -> Validation:
     """Score held-out clips and compare with their ratings and synthesizers.
 

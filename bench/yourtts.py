@@ -32,6 +32,7 @@ from voxpanel.features.extract import concatenate
 from voxpanel.features.load import load_backbone
 from voxpanel.features.store import FeatureStore, default_store
 from voxpanel.model.checkpoint import load_model
+from voxpanel.model.network import Panel
 from voxpanel.records import Clip
 from voxpanel.train.run import train
 
@@ -39,16 +40,25 @@ FROZEN = ("backbone.name=distilled", "backbone.source=null", "backbone.fine_tune
 ALONE = "frozen, mixture alone"  # the training of `frozen`, its answers without the blend
 PREDICTORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "frozen": ("frozen", ()),
+    "ssl-mos": ("ssl-mos", (*FROZEN, "stages.0.learning_rate=1.0e-3")),
     "frozen, one expert alone": (
         "frozen",
         ("blend.ridge=0", "blend.prior=0", "mixture.n_experts=1"),
     ),
-    "ssl-mos": ("ssl-mos", (*FROZEN, "stages.0.learning_rate=1.0e-3")),
 }
 SHOWN = ("ridge", "ssl-mos", "frozen, one expert alone", ALONE, "frozen")
+DIFFERENCES = (
+    ("frozen", "ridge"),
+    ("frozen", "ssl-mos"),
+    ("frozen", ALONE),
+    (ALONE, "frozen, one expert alone"),
+)
+MOST_DRAWS = 20
 SCHEMES = {"sentence": 5, "speaker": 5, "system": 11}
 RIDGE_LAYER, RIDGE_PENALTY = 3, 300.0  # the layer that README's ridge reads; 0 is the projection
 N_BOOTSTRAP = 1000
+
+Draws = dict[tuple[str, str], list[NDArray[np.float64]]]  # by scheme and predictor
 
 
 class Silent:
@@ -81,15 +91,15 @@ def main() -> None:
     warm_cache(work / "all.csv")
     jobs = [
         (work, predictor, scheme, draw, fold)
+        for predictor in ("ridge", *PREDICTORS)
         for draw in range(arguments.draws)
         for scheme, n_folds in SCHEMES.items()
-        for predictor in ("ridge", *PREDICTORS)
         for fold in range(n_folds)
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         for done, name in enumerate(pool.imap_unordered(run_fold, jobs)):
             print(f"{done + 1}/{len(jobs)} {name}", flush=True)
-    table = report(work, arguments.draws)
+    table = report(work)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(table, encoding="utf-8")
     print(table)
@@ -186,6 +196,7 @@ def trained_scores(
         answers = {predictor: network(features, tests).mos.tolist()}
         if predictor == "frozen":
             for panel in network.panels:
+                assert isinstance(panel, Panel)
                 panel.blend = None
             answers[ALONE] = network(features, tests).mos.tolist()
     return answers
@@ -208,65 +219,91 @@ def ridge_scores(
     return [float(score) for score in scores]
 
 
-def gather_scores(
-    work: Path, predictor: str, scheme: str, draw: int, n: int
-) -> NDArray[np.float64]:
-    """Put a draw's folds together: `[n]` scores."""
-    scores = np.full(n, np.nan)
-    for fold in range(SCHEMES[scheme]):
-        part = json.loads((work / f"{predictor} {scheme} {draw} {fold}.json").read_text())
-        scores[part["rows"]] = part["scores"]
-    assert not np.isnan(scores).any()
-    return scores
+def gather_draws(work: Path, predictor: str, scheme: str, n: int) -> list[NDArray[np.float64]]:
+    """Put each draw's folds together, `[n]` scores a draw; a draw that lacks a fold is left out."""
+    draws = []
+    for draw in range(MOST_DRAWS):
+        parts = [
+            work / f"{predictor} {scheme} {draw} {fold}.json" for fold in range(SCHEMES[scheme])
+        ]
+        if all(part.exists() for part in parts):
+            scores = np.full(n, np.nan)
+            for part in parts:
+                content = json.loads(part.read_text())
+                scores[content["rows"]] = content["scores"]
+            draws.append(scores)
+    return draws
 
 
-def report(work: Path, n_draws: int) -> str:
+def report(work: Path) -> str:
     """Return the tables: means over draws with their spread, and paired differences."""
     listened = clips(read_manifest(work / "all.csv").ratings)
     rated = np.array([clip.score for clip in listened], dtype=np.float64)
     systems = [str(clip.system) for clip in listened]
-    lines = [
+    every = {
+        (scheme, name): gather_draws(work, name, scheme, len(rated))
+        for scheme in SCHEMES
+        for name in SHOWN
+    }
+    parts = [
         "# Out of fold on yourtts-pt",
-        f"{len(listened)} clips, {len(set(systems))} systems, {n_draws} draws of folds; mean over "
-        "draws, ± standard deviation over draws. `python bench/yourtts.py`",
+        f"{len(listened)} clips, {len(set(systems))} systems; mean over draws of folds, ± standard "
+        "deviation over draws. `python bench/yourtts.py`",
         describe_machine(),
-        "| folds by | predictor | utterance LCC | SRCC | MSE | system LCC | SRCC | MSE |\n"
-        "|---|---|---|---|---|---|---|---|",
+        accuracy_table(every, rated, systems),
+        "Paired differences on the same folds, mean over draws, with a 95 % interval from "
+        f"{N_BOOTSTRAP} bootstrap draws of whole systems:",
+        difference_table(every, rated, systems),
     ]
-    every: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    return "\n\n".join(parts) + "\n"
+
+
+def accuracy_table(every: Draws, rated: NDArray[np.float64], systems: Sequence[str]) -> str:
+    """Return every predictor's metrics by scheme."""
+    lines = [
+        "| folds by | predictor | draws | utterance LCC | SRCC | MSE | system LCC | SRCC | MSE |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (scheme, name), draws in every.items():
+        if draws:
+            values = np.array([both_levels(scores, rated, systems) for scores in draws])
+            spread = values.std(axis=0, ddof=min(1, len(draws) - 1))
+            numbers = zip(values.mean(axis=0), spread, strict=True)
+            cells = " | ".join(f"{mean:.3f} ±{deviation:.3f}" for mean, deviation in numbers)
+            lines.append(f"| {scheme} | {name} | {len(draws)} | {cells} |")
+    return "\n".join(lines)
+
+
+def both_levels(
+    scores: NDArray[np.float64], rated: NDArray[np.float64], systems: Sequence[str]
+) -> list[float]:
+    """Return LCC, SRCC and MSE over utterances, then over systems."""
+    result = evaluate_levels(scores, rated, systems)
+    assert result.system is not None
+    return [
+        getattr(level, metric)
+        for level in (result.utterance, result.system)
+        for metric in ("lcc", "srcc", "mse")
+    ]
+
+
+def difference_table(every: Draws, rated: NDArray[np.float64], systems: Sequence[str]) -> str:
+    """Return how far apart predictors are, over the draws that both have."""
+    lines = [
+        "| folds by | difference | draws | utterance LCC | system LCC |",
+        "|---|---|---|---|---|",
+    ]
     for scheme in SCHEMES:
-        for predictor in SHOWN:
-            draws = [gather_scores(work, predictor, scheme, d, len(rated)) for d in range(n_draws)]
-            every[scheme, predictor] = draws
-            values = []
-            for scores in draws:
-                result = evaluate_levels(scores, rated, systems)
-                assert result.system is not None
-                values.append(
-                    [
-                        getattr(level, m)
-                        for level in (result.utterance, result.system)
-                        for m in ("lcc", "srcc", "mse")
-                    ]
+        for one, other in DIFFERENCES:
+            common = list(zip(every[scheme, one], every[scheme, other], strict=False))
+            if common:
+                ours, theirs = zip(*common, strict=True)
+                cells = " | ".join(
+                    f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+                    for value, low, high in paired(ours, theirs, rated, systems)
                 )
-            mean, spread = np.mean(values, axis=0), np.std(values, axis=0, ddof=min(1, n_draws - 1))
-            cells = " | ".join(f"{m:.3f} ±{s:.3f}" for m, s in zip(mean, spread, strict=True))
-            lines[-1] += f"\n| {scheme} | {predictor} | {cells} |"
-    lines.append(
-        "Paired differences of `frozen` and each other predictor on the same folds, mean over "
-        f"draws, with a 95 % interval from {N_BOOTSTRAP} bootstrap draws of whole systems:"
-    )
-    lines.append("| folds by | against | utterance LCC | system LCC |\n|---|---|---|---|")
-    for scheme in SCHEMES:
-        for predictor in [name for name in SHOWN if name != "frozen"]:
-            cells = " | ".join(
-                f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-                for value, low, high in paired(
-                    every[scheme, "frozen"], every[scheme, predictor], rated, systems
-                )
-            )
-            lines[-1] += f"\n| {scheme} | {predictor} | {cells} |"
-    return "\n\n".join(lines) + "\n"
+                lines.append(f"| {scheme} | {one} - {other} | {len(common)} | {cells} |")
+    return "\n".join(lines)
 
 
 def paired(

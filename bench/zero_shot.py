@@ -84,7 +84,8 @@ def answer(teacher: Teacher, path: Path) -> float:
     samples = torch.from_numpy(read_audio(path).at(16_000))[None]
     with torch.inference_mode():
         frames, _ = teacher.encoder(samples, torch.tensor([samples.shape[1]]))
-        return teacher.score(frames[0, -1])
+        score: float = teacher.score(frames[0, -1])
+    return score
 
 
 if __name__ == "__main__":

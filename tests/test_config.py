@@ -232,7 +232,7 @@ def test_an_override_that_makes_no_sense_is_refused(override, message):
 
 
 def test_a_fine_tuned_encoder_has_one_member():
-    with pytest.raises(ConfigError, match="^paper: validation.members: a fine-tuned encoder has"):
+    with pytest.raises(ConfigError, match=r"^paper: validation\.members: a fine-tuned encoder has"):
         read_config("paper", ["validation.members=2"])
 
 

@@ -11,6 +11,7 @@ import torch
 from hostile import RATE_HZ, voice, wav_bytes
 
 from voxpanel import score
+from voxpanel.audio import from_array
 from voxpanel.errors import AudioError, CheckpointError, ConfigError
 from voxpanel.features.extract import ClipInput
 from voxpanel.measure import FLAGS
@@ -246,10 +247,24 @@ def test_a_clip_with_hardly_any_speech_keeps_its_score_with_the_whole_scale(
     assert (row.mos_low, row.mos_high, row.flags) == (1, 5, ("non-speech",))
 
 
-@pytest.mark.parametrize("probability", [0.4, 0.6])
+@pytest.mark.parametrize(
+    ("probability", "speech_share", "is_flagged"),
+    [
+        (0.4, 0.5, False),
+        (0.6, 0.5, True),
+        (0.6, 0.89, True),
+        (0.6, 0.91, False),  # it sounds like speech all along: noise over speech
+        (0.89, 1.0, False),
+        (0.91, 1.0, True),  # believed, whatever it sounds like
+    ],
+)
 def test_what_the_model_itself_takes_for_no_speech_is_flagged(
-    fast_scorer, monkeypatch, probability
+    fast_scorer, monkeypatch, probability, speech_share, is_flagged
 ):
+    clip = voice(1.0)
+    active_s = fast_scorer.hear("", from_array(clip, RATE_HZ), None).clip.measurements.activity
+    assert 0.7 < active_s < 0.95  # of the clip's second: the share is of that and not of all
+    monkeypatch.setattr("voxpanel.measure.speech_duration", lambda *_: speech_share * active_s)
     network = fast_scorer.network
     listen = network.listen
 
@@ -258,11 +273,10 @@ def test_what_the_model_itself_takes_for_no_speech_is_flagged(
         return listen(clips, tests)._replace(synthesizers=torch.tensor([[rest, rest, probability]]))
 
     monkeypatch.setattr(network, "listen", doubt)
-    row = fast_scorer.score(voice(1.0), rate_hz=RATE_HZ)
+    row = fast_scorer.score(clip, rate_hz=RATE_HZ)
     assert row.synthesizer == "non-speech"
-    is_certain = probability > 0.5
-    assert ("non-speech" in row.flags) == is_certain
-    assert ((row.mos_low, row.mos_high) == (1, 5)) == is_certain
+    assert ("non-speech" in row.flags) == is_flagged
+    assert ((row.mos_low, row.mos_high) == (1, 5)) == is_flagged
 
 
 def test_flags_stay_in_their_documented_order_and_single(fast_scorer, monkeypatch):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_model import SYNTHESIZERS, TESTS, save_small, small_config, small_network, small_record
 from transformers import AutoConfig, AutoModel
 
+from voxpanel.config import BlendSettings
 from voxpanel.errors import CheckpointError
 from voxpanel.features.melbank import Melbank
 from voxpanel.features.transformer import TransformerEncoder
@@ -97,6 +98,46 @@ def test_a_model_without_mixture_classes_and_tests_comes_back(tmp_path):
     row = scorer.score(CLIPS[0], rate_hz=RATE_HZ)
     assert (row.synthesizer, row.synthesizer_p, row.gates, scorer.n_gates) == (None, None, (), 0)
     assert scorer.test_names == ()
+
+
+@pytest.fixture
+def blended():
+    """A network with an earlier model in it, other in size, and the records of both."""
+    config = small_config(blend=BlendSettings(ridge=0.3, prior=0.3))
+    record = small_record(config=config, synthesizers=(), tests=())
+    earlier = small_network(Melbank())
+    panels = [checkpoint.Panel(config, earlier.backbone, 1, 0) for _ in range(3)]
+    for panel in panels:
+        panel.fusion.load_state_dict(panels[0].fusion.state_dict())
+        panel.blend.slope.fill_(0.9)
+        torch.nn.init.normal_(panel.blend.weights, std=0.01)
+    return checkpoint.MosModel(earlier.backbone, panels, earlier.panels), record, small_record()
+
+
+def test_a_blended_model_comes_back_with_its_earlier_one_from_its_folder_alone(blended, tmp_path):
+    network, record, earlier = blended
+    save_model(tmp_path / "model", network, record, "", prior=earlier)
+    content = json.loads((tmp_path / "model" / CONFIG).read_text("utf-8"))
+    assert content["prior"]["name"] == "small 0.1"
+    assert (content["n_members"], content["prior"]["n_members"]) == (3, 2)
+    loaded = load_model(tmp_path / "model", device="cpu")
+    assert loaded.record == record
+    assert loaded.network.state_dict().keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], tensor), name
+    scorer = Scorer.load(tmp_path / "model", device="cpu")
+    save_model(tmp_path / "again", scorer.network, record, "", prior=earlier)
+    again = Scorer.load(tmp_path / "again", device="cpu")
+    assert scores_of(again) == scores_of(scorer)
+    assert again.model_id == scorer.model_id
+    assert len(set(scores_of(scorer))) == len(CLIPS)
+
+
+def test_every_weight_of_an_earlier_model_has_to_be_there(blended, tmp_path):
+    network, record, earlier = blended
+    save_model(tmp_path, network, record, "", prior=earlier)
+    change_weights(tmp_path, without("prior.1.mos_head.bias"))
+    assert 'Missing key(s) in state_dict: "prior.1.mos_head.bias"' in refusal_of(tmp_path)
 
 
 def test_a_transformers_network_comes_back_from_the_folder_alone(tmp_path):
@@ -263,6 +304,10 @@ def test_other_features_are_refused_with_what_to_do(folder, version):
         {"config": {"mixure": {}}},
         {"n_members": "two"},
         {"synthesizers": 3},
+        {"prior": None},
+        {"prior": {}},
+        {"prior": {"config": {"stages": []}, "sizes": [3, 2], "n_members": 2}},
+        {"prior": {"config": small_config().model_dump(mode="json"), "sizes": 3, "n_members": 2}},
     ],
     ids=json.dumps,
 )

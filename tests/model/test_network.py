@@ -54,6 +54,17 @@ def make_clip(seconds: float, seed: int = 0) -> ClipInput:
     return ClipInput(samples.astype(np.float32), bands.astype(np.float32), measured)
 
 
+def make_blended(shares) -> MosModel:
+    """Return a model with a ridge that always says 2, and an earlier model of two panels."""
+    panel = make_panel(0, blend=shares)
+    panel.blend.mean_rating.fill_(2.0)
+    panel.blend.slope.fill_(0.5)
+    panel.blend.intercept.fill_(1.0)
+    earlier = [make_panel(seed) for seed in (5, 6)]
+    torch.nn.init.normal_(earlier[0].fusion.test.weight)
+    return MosModel(Melbank(N_MELS), [panel], earlier).eval()
+
+
 @pytest.fixture(scope="module")
 def clips():
     return [make_clip(seconds, seed) for seed, seconds in enumerate(SECONDS)]
@@ -127,6 +138,27 @@ def test_a_verdict_is_the_mean_of_its_members(features, tests):
     np.testing.assert_allclose(verdict.disagreement.detach(), scores.var(axis=0), rtol=1e-3)
     probabilities = torch.stack([output.logits.softmax(dim=1) for output in outputs])
     torch.testing.assert_close(verdict.synthesizers, probabilities.mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("ridge", "prior"), [(0.4, 0.0), (0.0, 0.3), (0.4, 0.2)], ids=["ridge", "prior", "both"]
+)
+def test_a_blended_score_has_fixed_shares_of_each_opinion(ridge, prior, features, tests):
+    model = make_blended({"ridge": ridge, "prior": prior})
+    mixture = make_panel(0)(features, tests).mos  # the same weights without a blend
+    # Listening tests are the new model's own: the earlier one answers for none.
+    nowhere = torch.zeros(3, dtype=torch.int64)
+    earlier = sum(panel(features, nowhere).mos for panel in model.prior) / 2
+    expected = (1 - ridge - prior) * mixture + ridge * 2.0 + prior * (0.5 * earlier + 1.0)
+    torch.testing.assert_close(model(features, tests).mos, expected)
+    assert (mixture - expected).abs().max() > 0.01
+
+
+def test_training_is_of_the_mixture_alone(features, tests):
+    mixture = {**SMALL["mixture"], "dropout": 0.0}
+    still = {"mixture": mixture, "fusion": {"dim": 16, "dropout": 0.0, "test_dropout": 0.0}}
+    panel = make_panel(blend={"ridge": 0.5, "prior": 0.3}, **still).train()
+    torch.testing.assert_close(panel(features, tests).mos, make_panel(**still)(features, tests).mos)
 
 
 @pytest.mark.parametrize("n_members", [1, 3])

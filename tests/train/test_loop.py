@@ -129,6 +129,22 @@ def test_one_step_is_that_of_plain_torch(clip_norm, tmp_path):
         assert torch.allclose(after[name][large], expected[large], atol=1e-3 * rate), name
 
 
+def test_a_listening_tests_weight_multiplies_the_loss_of_its_clips(tmp_path):
+    """And the sum is divided by the weights, as if the clips were there as often."""
+    found = {}
+    for weight in (0.0, 1.0, 2.0, 5.0):
+        config = small_config("ratings", losses={"test_weights": {"loud": weight}})
+        trainer = make_trainer(tmp_path, config)
+        trainer.trained.eval()
+        trainer.step([0, 1, 2, 3], 0, 4)  # 0 and 3 are in "loud"
+        found[weight] = trainer.progress.sums["mos"]
+    quiet = found[0.0]  # two clips of either test
+    loud = 2 * found[1.0] - quiet
+    assert abs(loud - quiet) > 0.01
+    assert found[2.0] == pytest.approx((2 * loud + quiet) / 3, rel=1e-5)
+    assert found[5.0] == pytest.approx((5 * loud + quiet) / 6, rel=1e-5)
+
+
 def test_clips_without_a_rating_do_not_move_the_mos_head(tmp_path):
     config = small_config("joint", optimizer={"weight_decay": 0.0})
     trainer = make_trainer(tmp_path, config)
@@ -241,6 +257,32 @@ def test_the_best_epoch_is_kept_and_patience_ends_a_stage(
     final = weights_of(trainer)
     same = [all(torch.equal(final[name], state[name]) for name in final) for state in states]
     assert same.index(True) == kept
+
+
+def worse_by_the_epoch(monkeypatch):
+    """Make every epoch's scores further from the ratings than those of the one before."""
+    epochs = itertools.count()
+
+    def predict(_, __, material, rows):
+        rated = torch.tensor(material.ratings[rows]).nan_to_num(3.0).double().numpy()
+        return rated + 0.1 * next(epochs), torch.zeros(len(rows), 3).numpy()
+
+    monkeypatch.setattr("voxpanel.train.validate.predict", predict)
+
+
+@pytest.mark.parametrize(("metric", "kept"), [("last", 5), ("utterance_mse", 0)])
+def test_the_last_epoch_is_kept_where_that_is_asked_for(metric, kept, monkeypatch, tmp_path):
+    worse_by_the_epoch(monkeypatch)
+    config = small_config("ratings", epochs=6, validation={"metric": metric})
+    states = []
+    trainer = make_trainer(tmp_path, config, on_epoch=lambda _: states.append(weights_of(trainer)))
+    trainer.run()
+    assert len(states) == 6
+    found = [entry["dev_utterance_mse"] for entry in trainer.progress.history]
+    assert found == pytest.approx([(0.1 * epoch) ** 2 for epoch in range(6)])
+    final = weights_of(trainer)
+    same = [all(torch.equal(final[name], state[name]) for name in final) for state in states]
+    assert [epoch for epoch in range(6) if same[epoch]] == [kept]
 
 
 def test_the_next_stage_goes_on_from_the_best_weights(monkeypatch, tmp_path):

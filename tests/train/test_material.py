@@ -1,6 +1,7 @@
 """Training material: who is in it, what is wanted of it, and who never sees whom."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,29 @@ def test_classes_and_tests_are_numbered_in_the_order_of_their_names():
     assert material.classes.tolist() == [1, 0, UNKNOWN_CLASS, 1]
     assert material.test_names == ("16k", "mixed")
     assert material.tests.tolist() == [2, 1, 0, 1]
+
+
+def test_a_clip_counts_as_much_as_its_listening_test():
+    rows = [
+        rating("a", 3.0, test="mixed"),
+        rating("b", 3.0, test="16k"),
+        rating("c", 3.0),
+        rating("a", 4.0, test="16k"),
+    ]
+    weighted = gather(rows, make_config(losses={"test_weights": {"16k": 4.0, "other": 9.0}}))
+    assert list(zip(names(weighted), weighted.weights.tolist(), strict=True)) == [
+        ("a", 1.0),
+        ("b", 4.0),
+        ("c", 1.0),
+        ("a", 4.0),
+    ]
+    assert gather(rows, make_config()).weights.tolist() == [1.0] * 4
+
+
+def test_no_earlier_model_has_said_anything_yet():
+    material = gather(corpus(), make_config())
+    assert material.prior.shape == material.targets.shape
+    assert material.prior.isnan().all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -209,12 +233,15 @@ def test_biases_are_estimated_without_the_test_split():
 
 def test_leaving_clips_out_keeps_every_column_in_step():
     material = gather(corpus(), make_config())
+    numbers = torch.arange(len(material.clips), dtype=torch.float32)
+    material = replace(material, prior=1 + numbers / 10, weights=numbers)
     keep = np.arange(len(material.clips)) % 5 != 1
     fewer = with_fewer(material, keep)
     places = np.flatnonzero(keep)
     assert names(fewer) == names(material, places)
     np.testing.assert_array_equal(fewer.ratings, material.ratings[places])
     np.testing.assert_array_equal(fewer.targets, material.targets[places])
-    for column in ("labelled", "classes", "tests", "folds"):
+    np.testing.assert_array_equal(fewer.prior, material.prior[places])
+    for column in ("labelled", "weights", "classes", "tests", "folds"):
         assert getattr(fewer, column).tolist() == getattr(material, column)[places].tolist()
     assert fewer.synthesizers == material.synthesizers

@@ -431,6 +431,33 @@ def test_a_warm_start_fits_its_own_blend(frozen, data, cache, tmp_path, monkeypa
     assert mean_rating != 3.0
 
 
+@pytest.fixture(scope="module")
+def blended(frozen, data, cache, tmp_path_factory):
+    """Return a model that blends `frozen` in."""
+    config = small_config("ratings", epochs=1, blend={"prior": 0.3, "model": str(frozen)})
+    out = tmp_path_factory.mktemp("blended") / "model"
+    return train([data], out, config, Notes(), cache=cache, device="cpu")
+
+
+def test_a_blended_model_says_which_earlier_model_is_in_it(blended, frozen):
+    prior = json.loads((blended / "config.json").read_text("utf-8"))["prior"]
+    earlier = json.loads((frozen / "config.json").read_text("utf-8"))
+    assert prior["name"] == f"{earlier['name']} {earlier['version']}"
+    assert prior["n_members"] == earlier["n_members"] == 2
+    assert prior["config"] == earlier["config"]
+    assert earlier["prior"] is None
+    inside = load_model(blended, "cpu").network.prior.state_dict()
+    whole = load_model(frozen, "cpu").network.panels.state_dict()
+    assert inside.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in inside.items())
+
+
+def test_an_earlier_model_that_blends_one_in_itself_is_refused(blended, data, cache, tmp_path):
+    config = small_config(blend={"prior": 0.2, "model": str(blended)})
+    with pytest.raises(ConfigError, match=r"blend\.model: model .* itself blends an earlier model"):
+        train([data], tmp_path / "model", config, Notes(), cache=cache, device="cpu")
+
+
 def test_an_earlier_model_with_another_encoder_is_refused(fine_tuned, data, cache, tmp_path):
     config = small_config(blend={"prior": 0.2, "model": str(fine_tuned)})
     with pytest.raises(ConfigError, match=r"blend\.model: model .* has another encoder"):

@@ -92,8 +92,8 @@ def main() -> None:
     jobs = [
         (work, predictor, scheme, draw, fold)
         for predictor in ("ridge", *PREDICTORS)
-        for draw in range(arguments.draws)
         for scheme, n_folds in SCHEMES.items()
+        for draw in range(arguments.draws)
         for fold in range(n_folds)
     ]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:

@@ -12,6 +12,8 @@ from small_model import save_small
 from voxpanel.score import Scorer
 
 ROOT = Path(__file__).parent.parent
+# Collected for doctests, of which they have none, two of one name would be in each other's way.
+collect_ignore_glob = ["*conftest.py"]
 
 
 @pytest.fixture(scope="session")

@@ -59,12 +59,19 @@ def test_the_clean_clip_beats_the_degraded_one(rows, engine, sentence):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("sentence", SENTENCES)
-@pytest.mark.parametrize("state", ["clean", "degraded"])
-def test_speech_is_taken_for_speech_and_gets_an_interval(rows, engine, sentence, state):
-    row = condition(rows, engine, sentence, state)
-    assert "non-speech" not in row.flags
+def test_clean_speech_is_taken_for_speech_and_gets_an_interval(rows, engine, sentence):
+    row = condition(rows, engine, sentence, "clean")
+    assert not {"non-speech", "speech-in-doubt"} & set(row.flags)
     assert row.mos_low <= row.mos <= row.mos_high
     assert row.mos_high - row.mos_low < 4  # less than the whole scale
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_speech_under_noise_as_loud_as_itself_is_doubted_at_most(rows, engine, sentence):
+    row = condition(rows, engine, sentence, "degraded")
+    assert "non-speech" not in row.flags
+    assert row.mos is not None
 
 
 @pytest.mark.parametrize("name", ["flite_train_clean_16k.flac", "festival_cups_clean_48k.flac"])
@@ -185,7 +192,7 @@ def test_what_is_no_speech_gets_no_confident_score(base, tmp_path, name):
     path.write_bytes(encoded(sound, RATE_HZ, "WAV", "PCM_16"))
     (row,) = base.score_many([path])
     if row.error is None:
-        assert "non-speech" in row.flags
+        assert {"non-speech", "speech-in-doubt"} & set(row.flags)
         assert (row.mos_low, row.mos_high) == (1, 5)
     else:
         assert row.mos is None

@@ -23,6 +23,8 @@ FLAGS: Mapping[str, str] = MappingProxyType(
     {
         "silent": "its level is below that of 16-bit dither; not scored",
         "non-speech": "under 0.2 s, or half of a shorter clip, sounds like speech; not scored if 0",
+        "speech-in-doubt": "the model takes it for no speech, though it changes as speech does: "
+        "loud noise over speech, or music; the interval is the whole scale",
         "short": "under 1 s: listeners and models are less sure; not scored under 0.1 s",
         "long": "over 30 s: the score averages over speech that may change",
         "clipped": "at least 0.05 % of the samples lie on a flat top",
@@ -143,6 +145,7 @@ def _flags(measured: Measurements, n_channels: int) -> tuple[str, ...]:
         "silent": is_silent,
         "non-speech": not is_silent
         and measured.speech_s < min(MIN_SPEECH_S, measured.duration_s / 2),
+        "speech-in-doubt": False,  # a model's to say
         "short": measured.duration_s < SHORT_S,
         "long": measured.duration_s > LONG_S,
         "clipped": measured.clipped >= CLIPPED_SHARE,

@@ -32,8 +32,9 @@ from voxpanel.records import Score
 WINDOW = 64  # clips read ahead, so that batches can be of like length
 BATCH_S = 80.0  # seconds of audio in a batch, padding included; bounds the memory
 NON_SPEECH_CLASS = "non-speech"  # a model may know sounds that are no speech as a class
-NON_SPEECH_P = 0.9  # it is then believed
-DOUBTFUL_P, DOUBTFUL_SHARE = 0.5, 0.9  # or if less of the active time than that sounds like speech
+NON_SPEECH_P = 0.5  # above this the interval is the whole scale
+# It is believed if the model is that sure, or if less of the active time sounds like speech.
+SURE_P, SPEECH_SHARE = 0.9, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,20 +190,16 @@ class Scorer:
     ) -> Score:
         """Put a verdict into a clip's row, with its interval.
 
-        What does not sound like speech keeps its number, but the interval is the scale.
+        What the model takes for no speech keeps its number, but the interval is the scale.
         """
         row = heard.row
         names = self.record.synthesizers
         best = int(np.argmax(probabilities))
-        flags = row.flags
-        if (
-            names
-            and names[best] == NON_SPEECH_CLASS
-            and self.is_convincing(heard, probabilities[best])
-        ):
-            flags = tuple(name for name in FLAGS if name in {*flags, "non-speech"})
+        flags = set(row.flags)
+        if names and names[best] == NON_SPEECH_CLASS and probabilities[best] > NON_SPEECH_P:
+            flags.add(self.name_doubt(heard, probabilities[best]))
         low, high = self.record.calibration.interval(mos)
-        if "non-speech" in flags:
+        if flags & {"non-speech", "speech-in-doubt"}:
             low, high = LOWEST, HIGHEST
         return replace(
             row,
@@ -211,17 +208,17 @@ class Scorer:
             mos_high=high,
             synthesizer=names[best] if names else None,
             synthesizer_p=probabilities[best] if names else None,
-            flags=flags,
+            flags=tuple(name for name in FLAGS if name in flags),
             gates=gates,
         )
 
-    def is_convincing(self, heard: Heard, probability: float) -> bool:
-        """Tell whether to believe that a clip is not speech; noise over speech is speech."""
+    def name_doubt(self, heard: Heard, probability: float) -> str:
+        """Name the flag of a clip that the model takes for no speech; loud noise may be over it."""
         assert heard.clip is not None
         measured = heard.clip.measurements
         share = measured.speech_s / max(1e-6, measured.activity * measured.duration_s)
-        doubtful = probability > DOUBTFUL_P and share < DOUBTFUL_SHARE
-        return probability > NON_SPEECH_P or doubtful
+        is_sure = probability > SURE_P or share < SPEECH_SHARE
+        return "non-speech" if is_sure else "speech-in-doubt"
 
     def test_place(self, test: str | None) -> int:
         """Return the place of a listening test in the embedding; 0 for none."""

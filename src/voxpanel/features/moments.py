@@ -6,7 +6,7 @@ All three follow from the layers' means and covariances, for any weights w:
 
     mean(s) = sum_l w_l mean(x_l)        var(s) = sum_lk w_l w_k cov(x_l, x_k)
 
-So a clip of any length is a few kilobytes that can be cached, and a head over a
+So a clip of any length is some tens of kilobytes that can be cached, and a head over a
 frozen encoder trains on them exactly as it would on the frames.
 
 Axes: B clips, L layers, F frames, D features, P pairs of layers (l <= k).

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from voxpanel.config import Config, build_config
-from voxpanel.errors import CheckpointError, VoxpanelError
+from voxpanel.errors import CheckpointError, DataError, VoxpanelError
 from voxpanel.features.backbone import Backbone
 from voxpanel.features.load import describe_backbone, rebuild_backbone
 from voxpanel.features.store import FEATURES_VERSION
@@ -77,6 +77,10 @@ def save_model(
         dtype: of what was learned, on disk; it is computed with as float32. Statistics
             stay as they are: a small deviation would magnify the rounding of its mean.
     """
+    if bool(len(network.prior)) != (prior is not None):
+        raise DataError(
+            "a network with an earlier model's panels is saved with its record as `prior`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with a config is a whole one
     learned = {name for name, _ in network.named_parameters()}

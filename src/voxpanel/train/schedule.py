@@ -3,7 +3,7 @@
 The learning rate warms up and falls along a cosine; the weights of the two tasks
 (eq. 3) move in a straight line, or follow the losses: learned uncertainties, or
 dynamic weight averaging. `EarlyStop` counts the epochs without a better validation.
-The stages that set these numbers are in `stages.py`, the steps are in `loop.py`.
+The stages that set these numbers are in the recipes, the steps are in `loop.py`.
 """
 
 import math

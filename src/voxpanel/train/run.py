@@ -22,6 +22,7 @@ from voxpanel.data.splits import group_keys
 from voxpanel.errors import ConfigError
 from voxpanel.evaluate import evaluate_pairs
 from voxpanel.evaluate.pairing import Pairs
+from voxpanel.features.backbone import Backbone
 from voxpanel.features.load import load_backbone
 from voxpanel.features.store import FeatureStore, default_store, hash_weights
 from voxpanel.model.calibration import calibrate
@@ -136,6 +137,8 @@ class Run:
         self.prior = load_model(config.blend.model, str(device)) if config.blend.prior else None
         if self.started is not None:
             copy_encoder(self.backbone, self.started)
+        if self.prior is not None:
+            check_prior(self.prior, self.backbone)
 
     def load(self, cache: Path) -> None:
         """Get every clip's features, or check its audio if the encoder is trained."""
@@ -154,15 +157,6 @@ class Run:
 
     def ask(self, model: LoadedModel) -> Tensor:
         """Return what an earlier model says of every clip: `[N]`."""
-        if hash_weights(model.network.backbone) != hash_weights(self.backbone):
-            raise ConfigError(
-                f"blend.model: {model.identity} has another encoder than {self.backbone.name}; "
-                "use the backbone that it has, or set blend.prior=0"
-            )
-        if len(model.network.prior):
-            raise ConfigError(
-                f"blend.model: {model.identity} itself blends an earlier model in; give that one"
-            )
         rows = range(len(self.material.clips))
         parts = [list(rows[start_row : start_row + 64]) for start_row in rows[::64]]
         with torch.inference_mode():
@@ -293,6 +287,19 @@ class Run:
                 report = gate_report(weights)
                 reports.append({name: getattr(report, name) for name in report.__slots__})
         return reports
+
+
+def check_prior(model: LoadedModel, backbone: Backbone) -> None:
+    """Refuse an earlier model that cannot be asked, before any audio is read."""
+    if hash_weights(model.network.backbone) != hash_weights(backbone):
+        raise ConfigError(
+            f"blend.model: {model.identity} has another encoder than {backbone.name}; "
+            "use the backbone that it has, or set blend.prior=0"
+        )
+    if len(model.network.prior):
+        raise ConfigError(
+            f"blend.model: {model.identity} itself blends an earlier model in; give that one"
+        )
 
 
 def describe_material(
